@@ -1,0 +1,1 @@
+"""Digest-checked saves and loads in Megatron's distributed format."""

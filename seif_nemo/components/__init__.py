@@ -1,0 +1,1 @@
+"""Actor and reward: a role's weights, engine and optimizer behind verbs."""

@@ -1,0 +1,71 @@
+"""Group `algorithm`: GRPO and its optimizer, one set for each trained role. Defaults are the paper's."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Reference(Enum):
+    """The policy that the KL term is measured against."""
+
+    phase_start = "phase_start"  # the role as it entered this phase
+    base = "base"  # the base model: an anchor that does not move from round to round
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig:
+    learning_rate: float = 1e-6
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    reset_each_phase: bool = True  # each phase starts with fresh moments, as in the paper
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"optimizer.learning_rate={self.learning_rate} must be positive")
+
+
+@dataclass(kw_only=True, slots=True)
+class RoleTrainingConfig:
+    """How one trained role learns. An epoch is one pass over the seeds (Instructor) or over q.parquet (Follower)."""
+
+    epochs: list[int] = field(default_factory=lambda: [1])  # per round; the last value holds for all later rounds
+    max_steps: int | None = None  # per phase; cuts the epochs short
+    prompts_per_step: int = 384
+    group_size: int = 5  # responses per prompt
+    mini_batches: int = 4  # optimizer updates per step
+    kl_coefficient: float = 0.01
+    kl_reference: Reference = Reference.phase_start
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        if not self.epochs or min(self.epochs) < 0:
+            raise ValueError(f"epochs={self.epochs} must be a list of numbers ≥ 0, one for each round")
+        if self.group_size < 2:
+            raise ValueError(f"group_size={self.group_size} must be at least 2: an advantage needs a group")
+        if self.mini_batches < 1 or self.prompts_per_step < self.mini_batches:
+            raise ValueError(
+                f"mini_batches={self.mini_batches} must be between 1 and prompts_per_step={self.prompts_per_step}"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class AlgorithmConfig:
+    clip_low: float = 0.2
+    clip_high: float = 0.3
+    dual_clip: float = 3.0  # bound on ratio × advantage for negative advantages
+    micro_batch_rows: int = 4  # sequences per forward-backward micro-batch
+    replay_share: float = 0.0  # share of the Follower's prompts drawn from earlier rounds' q.parquet
+    instructor: RoleTrainingConfig = field(default_factory=RoleTrainingConfig)
+    follower: RoleTrainingConfig = field(default_factory=lambda: RoleTrainingConfig(epochs=[3, 1, 1]))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.clip_low < 1 or self.clip_high < 0:
+            raise ValueError(f"algorithm.clip_low={self.clip_low} must be in [0, 1) and clip_high={self.clip_high} ≥ 0")
+        if self.dual_clip <= 1:
+            raise ValueError(f"algorithm.dual_clip={self.dual_clip} must be above 1")
+        if not 0 <= self.replay_share < 1:
+            raise ValueError(f"algorithm.replay_share={self.replay_share} must be in [0, 1)")
+        if self.micro_batch_rows < 1:
+            raise ValueError(f"algorithm.micro_batch_rows={self.micro_batch_rows} must be at least 1")

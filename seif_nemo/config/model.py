@@ -1,0 +1,22 @@
+"""Group `model`: the base model that all roles start from."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    path: str = MISSING  # Hugging Face directory: config.json, safetensors, tokenizer
+    dtype: Dtype = Dtype.bfloat16
+    max_sequence_length: int = 10240  # prompt + response, tokens
+
+    def __post_init__(self) -> None:
+        if self.max_sequence_length < 2:
+            raise ValueError(f"model.max_sequence_length={self.max_sequence_length} must be at least 2")

@@ -1,0 +1,28 @@
+"""Group `parallel`: how the model is spread over ranks. Data parallelism is what is left of the world."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Backend(Enum):
+    auto = "auto"  # nccl where CUDA is, else gloo
+    nccl = "nccl"
+    gloo = "gloo"
+
+
+@dataclass(kw_only=True, slots=True)
+class ParallelConfig:
+    tensor: int = 1
+    pipeline: int = 1
+    sequence: bool = False  # sequence parallelism inside the tensor-parallel group
+    backend: Backend = Backend.auto
+    collective_timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        for key in ("tensor", "pipeline"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"parallel.{key}={getattr(self, key)} must be at least 1")
+        if self.sequence and self.tensor == 1:
+            raise ValueError("parallel.sequence=true needs parallel.tensor of at least 2")
+        if self.collective_timeout_s <= 0:
+            raise ValueError(f"parallel.collective_timeout_s={self.collective_timeout_s} must be positive")

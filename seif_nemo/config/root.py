@@ -1,0 +1,30 @@
+"""The whole configuration. Only `cli` and `evolution.build` see it; a component gets its own group."""
+
+from dataclasses import dataclass, field
+
+from seif_nemo.config.algorithm import AlgorithmConfig
+from seif_nemo.config.checkpoint import CheckpointConfig
+from seif_nemo.config.cluster import ClusterConfig
+from seif_nemo.config.data import DataConfig
+from seif_nemo.config.evolution import EvolutionConfig
+from seif_nemo.config.generation import GenerationConfig
+from seif_nemo.config.model import ModelConfig
+from seif_nemo.config.parallel import ParallelConfig
+from seif_nemo.config.reward import RewardConfig
+from seif_nemo.config.roles import RolesConfig
+from seif_nemo.config.run import RunConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    roles: RolesConfig = field(default_factory=RolesConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)

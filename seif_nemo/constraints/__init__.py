@@ -1,0 +1,1 @@
+"""Constraint specs: text to spec, verifiers, conflict rules. Pure Python."""

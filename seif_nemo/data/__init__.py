@@ -1,0 +1,1 @@
+"""Seed questions, parquet stores, sampling orders, seeds of random streams."""

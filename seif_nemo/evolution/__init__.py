@@ -1,0 +1,1 @@
+"""Rounds, phases, ledger, gate, synthesis, evaluation."""

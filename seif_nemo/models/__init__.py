@@ -1,0 +1,1 @@
+"""Megatron GPTModel from a Hugging Face configuration."""

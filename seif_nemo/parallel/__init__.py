@@ -1,0 +1,1 @@
+"""Topology, process groups, the CPU backend, vocab-parallel log-probs."""

@@ -1,0 +1,1 @@
+"""Instructor, Filter, Follower, Judger: prompts, parsing, reward formulas. Pure Python, no torch."""

@@ -1,0 +1,81 @@
+"""What an instruction demands.
+
+An Instructor's line of text is a `Constraint`; where a rule can judge it, it carries a `Spec`, the canonical form that
+verifiers, conflict rules and the IFEval mapping work on.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a spec counts or looks for. The unit of `low`/`high` is an occurrence of it, unless said otherwise."""
+
+    WORDS = "words"
+    SENTENCES = "sentences"
+    PARAGRAPHS = "paragraphs"
+    BULLETS = "bullets"
+    PLACEHOLDERS = "placeholders"  # [name] in square brackets
+    HIGHLIGHTS = "highlights"  # *highlighted section*
+    SECTIONS = "sections"  # text: the splitter word, such as "Section"
+    KEYWORD = "keyword"  # text: the word or phrase; forbidding it is high = 0
+    LETTER = "letter"  # text: one letter
+    CAPITAL_WORDS = "capital_words"
+    COMMAS = "commas"  # forbidding them is high = 0
+    UPPERCASE = "uppercase"  # the whole response; no bounds
+    LOWERCASE = "lowercase"
+    STARTS_WITH = "starts_with"  # text: the phrase
+    ENDS_WITH = "ends_with"  # text: the phrase
+    TITLE = "title"  # <<title>>
+    QUOTED = "quoted"  # the whole response in double quotes
+    JSON = "json"
+
+
+class Scope(StrEnum):
+    """Which part of the response a spec speaks of."""
+
+    RESPONSE = "response"
+    EACH_PARAGRAPH = "each_paragraph"
+    EACH_SENTENCE = "each_sentence"
+    EACH_ITEM = "each_item"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A demand a rule can check: `low` ≤ count(kind) ≤ `high` (both inclusive; `high` None = unbounded) within `scope`.
+
+    Kinds that are not counts (case, title, quotation, start, end, JSON) leave the bounds at their defaults.
+    """
+
+    kind: Kind
+    low: int = 0
+    high: int | None = None
+    text: str | None = None
+    scope: Scope = Scope.RESPONSE
+
+
+class Reading(StrEnum):
+    """What the parser of free text can say about a line."""
+
+    EQUIVALENT = "equivalent"  # the spec says exactly what the text says
+    NECESSARY = "necessary"  # the spec is implied by the text, but is not all of it
+    NEEDS_JUDGE = "needs_judge"  # a demand that no rule here covers
+    NOT_A_CONSTRAINT = "not_a_constraint"  # a fact, an answer, a vacuous demand
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """One line of an Instructor's output, with what the parser made of it. `spec` is present iff a rule applies."""
+
+    text: str
+    reading: Reading
+    spec: Spec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """A seed question with the constraints added to it. `prompt` is what the Follower is asked: both as one text."""
+
+    seed: str
+    constraints: tuple[Constraint, ...]
+    prompt: str

@@ -1,0 +1,33 @@
+"""What goes into a policy-gradient step and what comes out."""
+
+from dataclasses import dataclass
+
+from seif_nemo.types.rollouts import LogProbs, TokenIds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainSample:
+    """One response to learn from. The three per-token arrays have one entry per response token."""
+
+    prompt_ids: TokenIds
+    response_ids: TokenIds
+    old_logprobs: LogProbs  # under the weights the step starts from, by the training forward pass
+    reference_logprobs: LogProbs
+    advantage: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStats:
+    """Token means over one train step (all mini-batches), the same on every rank."""
+
+    loss: float
+    policy_loss: float
+    kl: float  # k3 estimate to the reference
+    clip_fraction: float  # share of tokens whose gradient the ratio clip removed
+    ratio_max: float
+    grad_norm: float  # mean over mini-batches, before clipping
+    learning_rate: float
+    num_samples: int
+    num_tokens: int  # response tokens
+    num_updates: int
+    num_skipped_updates: int  # non-finite gradients
