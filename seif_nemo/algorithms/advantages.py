@@ -1,4 +1,4 @@
-"""Group-normalised advantages of GRPO (Shao et al. 2024, arXiv 2402.03300, eq. 3)."""
+"""Group-normalised advantages of GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1.2)."""
 
 import math
 from collections.abc import Sequence
@@ -11,55 +11,50 @@ EPSILON = 1e-6  # added to the standard deviation; groups with less spread than 
 
 @dataclass(frozen=True, slots=True)
 class GroupAdvantages:
-    """Advantages in the order of the rewards, with `None` where a response must not be learned from.
+    """One advantage per reward, in their order; `None` for a response that must not be learned from."""
 
-    Every `None` is explained by one count: its reward was missing, its group was too small or had equal rewards.
-    """
-
-    advantages: tuple[tuple[float | None, ...], ...]  # per group, per response
-    num_missing_rewards: int  # responses
-    num_small_groups: int  # groups with exactly one reward that is not missing
-    num_zero_variance_groups: int
-    num_missing_groups: int  # groups in which every reward is missing
-
-    @property
-    def num_kept_groups(self) -> int:
-        return sum(any(value is not None for value in group) for group in self.advantages)
+    advantages: tuple[float | None, ...]
+    num_used: int  # groups
+    num_zero_variance: int  # groups dropped because their rewards are equal
+    num_missing: int  # groups dropped because fewer than two of their rewards are known
+    num_missing_rewards: int  # responses without a reward, in any group
 
 
-def group_advantages(rewards: Sequence[Sequence[float | None]]) -> GroupAdvantages:
+def group_advantages(rewards: Sequence[float | None], groups: Sequence[int]) -> GroupAdvantages:
     """(reward - mean) / (std + 1e-6) inside each group of responses to one prompt.
 
-    The standard deviation is the unbiased one (n - 1), as in the common GRPO implementations. A missing reward (`None`)
-    leaves its group, which is normalised over the rest. Groups may differ in size.
+    `groups` names the group of each reward; sizes and order are free. The standard deviation is the unbiased one
+    (n - 1), as in the common GRPO implementations. A missing reward (`None`) leaves its group, which is normalised over
+    the rest.
 
     Raises `ValueError` for a reward that is not finite.
     """
-    advantages: list[tuple[float | None, ...]] = []
-    missing = small = zero_variance = empty = 0
-    for index, group in enumerate(rewards):
-        for reward in group:
-            if reward is not None and not math.isfinite(reward):
-                raise ValueError(f"reward {reward} in group {index} is not finite; a reward that failed must be None")
-        known_N = torch.tensor([reward for reward in group if reward is not None], dtype=torch.float64)
-        missing += len(group) - len(known_N)
-        dropped = (None,) * len(group)
-        if len(known_N) < 2:
-            small += len(known_N) == 1
-            empty += len(known_N) == 0
-            advantages.append(dropped)
+    assert len(rewards) == len(groups)
+    members: dict[int, list[int]] = {}
+    for index, (reward, group) in enumerate(zip(rewards, groups, strict=True)):
+        if reward is not None and not math.isfinite(reward):
+            raise ValueError(f"reward {reward} in group {group} is not finite; a reward that failed must be None")
+        members.setdefault(group, []).append(index)
+
+    advantages: list[float | None] = [None] * len(rewards)
+    used = zero_variance = missing = 0
+    for indices in members.values():
+        known = [(index, reward) for index in indices if (reward := rewards[index]) is not None]
+        if len(known) < 2:
+            missing += 1
             continue
-        std = known_N.std(correction=1).item()
+        known_N = torch.tensor([reward for _, reward in known], dtype=torch.float64)
+        mean, std = known_N.mean().item(), known_N.std(correction=1).item()
         if std <= EPSILON:
             zero_variance += 1
-            advantages.append(dropped)
             continue
-        mean = known_N.mean().item()
-        advantages.append(tuple(None if reward is None else (reward - mean) / (std + EPSILON) for reward in group))
+        used += 1
+        for index, reward in known:
+            advantages[index] = (reward - mean) / (std + EPSILON)
     return GroupAdvantages(
         advantages=tuple(advantages),
-        num_missing_rewards=missing,
-        num_small_groups=small,
-        num_zero_variance_groups=zero_variance,
-        num_missing_groups=empty,
+        num_used=used,
+        num_zero_variance=zero_variance,
+        num_missing=missing,
+        num_missing_rewards=sum(reward is None for reward in rewards),
     )
