@@ -49,6 +49,10 @@ class RoleTrainingConfig:
                 f"mini_batches={self.mini_batches} must be between 1 and prompts_per_step={self.prompts_per_step}"
             )
 
+    def epochs_in(self, round: int) -> int:
+        """Epochs of round 1, 2, …"""
+        return self.epochs[min(round, len(self.epochs)) - 1]
+
 
 @dataclass(kw_only=True, slots=True)
 class AlgorithmConfig:

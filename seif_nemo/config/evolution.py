@@ -7,13 +7,23 @@ from dataclasses import dataclass
 class EvolutionConfig:
     rounds: int = 3
     samples_per_seed: int = 1  # synthesis: Instructor outputs per seed
-    max_instructions: int | None = None  # synthesis: kept instructions per round at most
+    synthesis_batch: int = 384  # synthesis: seeds per step; a step is what a kill can lose
     min_kept_share: float = 0.05  # of gate decisions; below it the run stops instead of training on scraps
+    evaluation_temperature: float = 1.0
+    evaluation_samples: int = 1  # answers per held-out prompt
+    samples_logged_per_step: int = 4  # rollouts of each training step kept in samples.jsonl
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"evolution.rounds={self.rounds} must be at least 1")
         if self.samples_per_seed < 1:
             raise ValueError(f"evolution.samples_per_seed={self.samples_per_seed} must be at least 1")
+        if self.synthesis_batch < 1:
+            raise ValueError(f"evolution.synthesis_batch={self.synthesis_batch} must be at least 1")
+        if self.evaluation_samples < 1 or self.evaluation_temperature < 0:
+            raise ValueError(
+                f"evolution.evaluation_samples={self.evaluation_samples} must be at least 1 and "
+                f"evaluation_temperature={self.evaluation_temperature} at least 0"
+            )
         if not 0 <= self.min_kept_share <= 1:
             raise ValueError(f"evolution.min_kept_share={self.min_kept_share} must be in [0, 1]")

@@ -1,5 +1,6 @@
 """Group `reward`: how responses are judged and instructions are gated."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,3 +21,13 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if self.answers_per_instruction < 1:
             raise ValueError(f"reward.answers_per_instruction={self.answers_per_instruction} must be at least 1")
+        try:
+            re.compile(self.required_format)
+        except re.error as error:
+            raise ValueError(
+                f"reward.required_format={self.required_format!r} is no regular expression: {error}"
+            ) from error
+
+    def accepts_format(self, text: str) -> bool:
+        """Whether a response has the required format (always, if none is required)."""
+        return not self.required_format or re.fullmatch(self.required_format, text, re.DOTALL) is not None

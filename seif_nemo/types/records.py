@@ -25,10 +25,12 @@ class RejectReason(StrEnum):
     WRONG_COUNT = "wrong_count"
     REPEATED = "repeated"  # two constraints of one instruction say the same
     NOT_A_CONSTRAINT = "not_a_constraint"
+    NO_RULE = "no_rule"  # rules-only judging: a demand that no rule covers
     CONFLICT = "conflict"  # two constraints provably exclude each other
     FILTERED = "filtered"  # the model Filter refused
     FILTER_MISSING = "filter_missing"  # the model Filter gave no verdict
     UNSOLVABLE = "unsolvable"
+    TOO_LONG = "too_long"  # the Follower's prompt would not fit the model's maximum sequence length
     DUPLICATE = "duplicate"  # synthesis only: the same instruction was kept before
 
 

@@ -1,0 +1,84 @@
+"""`python -m seif_nemo evolve experiment=NAME key=value …`: run SEIF rounds from wherever the run directory stands."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from seif_nemo.cli.compose import compose_config
+from seif_nemo.config.root import Config
+
+EXIT_BAD_INPUT = 2
+EXIT_GATE = 3
+EXIT_STOPPED = 130
+
+
+def run_evolve(arguments: Sequence[str]) -> int:
+    """Compose, build, run; the exit code. Users' errors are one line, faults are tracebacks."""
+    try:
+        config = compose_config(arguments)
+    except ValueError as error:
+        return _refuse(str(error))
+    return _run(config)
+
+
+def _run(config: Config) -> int:
+    # These take seconds to import, and a mistyped key must not cost seconds.
+    from seif_nemo.evolution.build import build_context, set_determinism
+    from seif_nemo.evolution.rounds import evolve
+    from seif_nemo.evolution.run_directory import ConfigChangedError, open_run
+    from seif_nemo.evolution.stopping import StopRequestedError
+    from seif_nemo.evolution.synthesis import GateKeptTooLittleError
+    from seif_nemo.observability.logging import set_up_logging
+    from seif_nemo.observability.metrics import read_metrics
+    from seif_nemo.observability.report import write_report
+    from seif_nemo.observability.summary import round_table
+    from seif_nemo.parallel.topology import build_topology, shutdown
+
+    started = time.monotonic()
+    set_up_logging(int(os.environ.get("RANK", "0")))
+    try:
+        topology = build_topology(
+            config.parallel,
+            seed=config.run.seed,
+            threads=config.run.threads_per_rank,
+            rendezvous_timeout_s=config.cluster.rendezvous_timeout_s,
+        )
+    except ValueError as error:
+        return _refuse(str(error))
+    try:
+        set_determinism(config)
+        paths, attempt = open_run(config, topology)
+        context = build_context(config, topology, paths, attempt=attempt)
+        context.stop.listen()
+        code = 0
+        try:
+            evolve(context)
+        except StopRequestedError:
+            code = EXIT_STOPPED
+        except GateKeptTooLittleError as error:
+            code = EXIT_GATE
+            _say(context.is_main, f"seif_nemo: {error}")
+        if context.progress is not None:
+            context.progress.close()
+            print(round_table(read_metrics(paths.metrics)))
+            print(f"{'stopped; run it again to continue' if code == EXIT_STOPPED else 'report'}: ", end="")
+            print(paths.root if code == EXIT_STOPPED else write_report(paths.root))
+            print(f"this attempt took {time.monotonic() - started:.0f} s", flush=True)
+        context.sync()
+    except (ConfigChangedError, ValueError) as error:
+        if isinstance(error, ValueError) and os.environ.get("SEIF_NEMO_TRACEBACK"):
+            raise
+        return _refuse(str(error), is_main=topology.is_main)
+    shutdown(topology)
+    return code
+
+
+def _refuse(message: str, *, is_main: bool | None = None) -> int:
+    _say(int(os.environ.get("RANK", "0")) == 0 if is_main is None else is_main, f"seif_nemo: {message}")
+    return EXIT_BAD_INPUT
+
+
+def _say(is_main: bool, line: str) -> None:
+    if is_main:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,42 @@
+"""`python -m seif_nemo <command> …`: find the command and run it."""
+
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+USAGE = """usage: python -m seif_nemo <command> …
+
+commands
+  evolve experiment=NAME key=value …   run SEIF rounds; under torchrun or srun on more ranks
+  report RUN_DIR                       write RUN_DIR/report.html
+"""
+
+
+def _evolve(arguments: Sequence[str]) -> int:
+    from seif_nemo.cli.evolve import run_evolve
+
+    return run_evolve(arguments)
+
+
+def _report(arguments: Sequence[str]) -> int:
+    from seif_nemo.cli.report import run_report
+
+    return run_report(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"evolve": _evolve, "report": _report}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 failed, 2 bad input, 3 the gate kept too little, 130 stopped on request."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        near = get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        print(f"seif_nemo: there is no command {arguments[0]!r}{hint}\n{USAGE}", file=sys.stderr, end="")
+        return 2
+    return command(arguments[1:])

@@ -1,0 +1,62 @@
+"""The reward component: Filter → frozen Follower's answers → Judger, on the evaluator's weights.
+
+All three are collective calls; rules are applied on every rank alike, so that every rank knows every score.
+"""
+
+from collections.abc import Sequence
+
+from seif_nemo.components.speaker import Chat, Speaker
+from seif_nemo.config.reward import Judging, RewardConfig
+from seif_nemo.config.roles import RolesConfig
+from seif_nemo.roles.filter import filter_messages, parse_filter_verdict
+from seif_nemo.roles.follower import follower_messages
+from seif_nemo.roles.judger import Judger
+from seif_nemo.roles.prompts import filter_template, follower_template, judger_template
+from seif_nemo.types.constraints import Instruction
+from seif_nemo.types.residents import Resident
+from seif_nemo.types.rollouts import FinishReason, Rollout, SamplingParams
+from seif_nemo.types.verdicts import Score
+
+
+class Reward:
+    """`answer_sampling` is how the frozen Follower answers; filter and judge decode greedily."""
+
+    def __init__(
+        self, speaker: Speaker, *, config: RewardConfig, roles: RolesConfig, answer_sampling: SamplingParams
+    ) -> None:
+        self._speaker = speaker
+        self._config = config
+        self._answer_sampling = answer_sampling
+        self._verdict_sampling = SamplingParams(max_new_tokens=config.judge_max_new_tokens, temperature=0.0)
+        self._follower_template = follower_template(roles.follower_template)
+        self._filter_template = filter_template(roles.filter_template)
+        uses_model = config.judging is Judging.rules_then_model
+        self._judger = Judger(
+            mode=config.judging, ask=self._ask if uses_model else None, template=judger_template(roles.judger_template)
+        )
+
+    def keep(self, instructions: Sequence[Instruction], *, seeds: Sequence[int]) -> list[bool | None]:
+        """The Filter: False where constraints contradict, None where it gave no verdict. Always True if it is off."""
+        if not self._config.model_filter:
+            return [True] * len(instructions)
+        chats = [
+            filter_messages(self._filter_template, instruction, seed=seed)
+            for instruction, seed in zip(instructions, seeds, strict=True)
+        ]
+        return [
+            None if answer is None else parse_filter_verdict(answer, seed=seed)
+            for answer, seed in zip(self._ask(chats, seeds=seeds), seeds, strict=True)
+        ]
+
+    def answers(self, instructions: Sequence[Instruction], *, seeds: Sequence[int]) -> list[Rollout]:
+        """The frozen Follower's answer to each instruction."""
+        chats = [follower_messages(self._follower_template, instruction) for instruction in instructions]
+        return self._speaker.speak(Resident.EVALUATOR, chats, seeds=seeds, sampling=self._answer_sampling)
+
+    def scores(self, items: Sequence[tuple[Instruction, str]], *, seeds: Sequence[int]) -> list[Score]:
+        """The Judger's verdicts on (instruction, response) pairs."""
+        return self._judger.judge(items, seeds=seeds)
+
+    def _ask(self, chats: Sequence[Chat], *, seeds: Sequence[int]) -> list[str | None]:
+        rollouts = self._speaker.speak(Resident.EVALUATOR, chats, seeds=seeds, sampling=self._verdict_sampling)
+        return [rollout.text if rollout.finish_reason is FinishReason.STOP else None for rollout in rollouts]

@@ -1,0 +1,184 @@
+"""Construction: from the configuration to everything a run works with. No algorithm here."""
+
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from seif_nemo.checkpointing.store import CheckpointStore
+from seif_nemo.components.actor import Actor
+from seif_nemo.components.reward import Reward
+from seif_nemo.components.speaker import Speaker
+from seif_nemo.config.model import Dtype
+from seif_nemo.config.root import Config
+from seif_nemo.constraints.parse import parse_constraint
+from seif_nemo.data.seeds import load_seeds
+from seif_nemo.data.store import load_heldout
+from seif_nemo.data.streams import derive_seed
+from seif_nemo.evolution.context import Context
+from seif_nemo.evolution.gate import Gate
+from seif_nemo.evolution.ledger import Ledger
+from seif_nemo.evolution.material import Material, Settings
+from seif_nemo.evolution.paths import RunPaths
+from seif_nemo.evolution.plan import plan_run
+from seif_nemo.evolution.stopping import StopRequest
+from seif_nemo.generation.megatron.engine import MegatronEngine
+from seif_nemo.models.architecture import Architecture, read_architecture
+from seif_nemo.models.builder import build_gpt, transformer_config
+from seif_nemo.models.tokenizer import load_tokenizer
+from seif_nemo.models.trainable import TrainableModel
+from seif_nemo.observability.metrics import MetricsWriter, read_metrics
+from seif_nemo.observability.progress import Progress
+from seif_nemo.observability.timers import Timers
+from seif_nemo.parallel.collectives import any_rank
+from seif_nemo.parallel.topology import Topology
+from seif_nemo.protocols.tokenizer import Message, Tokenizer
+from seif_nemo.roles.follower import compose_prompt, follower_messages
+from seif_nemo.roles.instructor import instructor_messages
+from seif_nemo.roles.prompts import follower_template, instructor_template
+from seif_nemo.types.constraints import Instruction
+from seif_nemo.types.records import SeedQuestion
+from seif_nemo.types.residents import Resident
+from seif_nemo.weights.bank import RoleBank
+from seif_nemo.weights.hf import load_hf_weights
+
+_DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
+_logger = logging.getLogger(__name__)
+
+
+def build_context(config: Config, topology: Topology, paths: RunPaths, *, attempt: int) -> Context:
+    """Load the data and the base model and put the components together. Collective.
+
+    Raises ValueError for data, a model or a layout that do not fit each other.
+    """
+    settings = Settings(
+        seed=config.run.seed,
+        algorithm=config.algorithm,
+        generation=config.generation,
+        reward=config.reward,
+        evolution=config.evolution,
+        checkpoint=config.checkpoint,
+        base_model=Path(config.model.path),
+    )
+    architecture = read_architecture(settings.base_model)
+    tokenizer = load_tokenizer(settings.base_model)
+    material = load_material(config, tokenizer)
+    trainable = build_trainable(config, topology, architecture)
+    engine_box: list[MegatronEngine] = []
+    bank = RoleBank(trainable, topology, [lambda: engine_box[0].invalidate_caches()])
+    engine = MegatronEngine(
+        trainable.module,
+        topology,
+        tokenizer,
+        max_batch_rows=config.generation.max_batch_rows,
+        max_sequence_length=config.model.max_sequence_length,
+        weight_version=lambda: bank.version,
+    )
+    engine_box.append(engine)
+    for resident in Resident:
+        bank.add(resident, trained=resident in (Resident.INSTRUCTOR, Resident.FOLLOWER))
+    speaker = Speaker(bank, engine, tokenizer, max_sequence_length=config.model.max_sequence_length)
+    reward = Reward(
+        speaker, config=config.reward, roles=config.roles, answer_sampling=settings.rollout_sampling()
+    )
+    gate = Gate(
+        judging=config.reward.judging,
+        follower_template=material.follower_template,
+        fits=lambda instruction: speaker.fits(follower_messages(material.follower_template, instruction)),
+        model_filter=lambda instructions, seeds: reward.keep(instructions, seeds=seeds),
+    )
+    metrics = MetricsWriter(paths.metrics) if topology.is_main else None
+    return Context(
+        settings=settings,
+        paths=paths,
+        topology=topology,
+        architecture=architecture,
+        material=material,
+        trainable=trainable,
+        tokenizer=tokenizer,
+        bank=bank,
+        actor=Actor(trainable, engine, tokenizer, topology, config.algorithm, temperature=config.generation.temperature),
+        speaker=speaker,
+        reward=reward,
+        gate=gate,
+        ledger=Ledger(paths.ledger, attempt=attempt, writable=topology.is_main),
+        checkpoints=CheckpointStore(paths.root, topology),
+        metrics=metrics,
+        progress=build_progress(settings, material, paths) if topology.is_main else None,
+        timers=Timers(),
+        stop=StopRequest(lambda flag: any_rank(flag, topology)),
+    )
+
+
+def build_trainable(config: Config, topology: Topology, architecture: Architecture) -> TrainableModel:
+    """The resident model with the base weights in it."""
+    dtype = _DTYPES[config.model.dtype]
+    model = build_gpt(architecture, topology, dtype=dtype, max_sequence_length=config.model.max_sequence_length)
+    trainable = TrainableModel(
+        model, transformer_config(architecture, topology, dtype), config.algorithm.follower.optimizer, topology
+    )
+    load_hf_weights(trainable.module, architecture, topology, Path(config.model.path))
+    trainable.after_weights_changed()
+    return trainable
+
+
+def load_material(config: Config, tokenizer: Tokenizer) -> Material:
+    """Seeds, probe seeds and held-out prompts. What does not fit the model is dropped and counted, never cut."""
+    templates = tuple(instructor_template(name) for name in config.roles.instructor_templates)
+    follower = follower_template(config.roles.follower_template)
+
+    def fits(chat: list[Message]) -> bool:
+        return len(tokenizer.encode_chat(chat)) < config.model.max_sequence_length
+
+    def read(path: str, limit: int | None) -> tuple[SeedQuestion, ...]:
+        loaded = load_seeds(
+            path, column=config.data.seed_column, max_characters=config.data.max_seed_characters
+        )
+        seeds = loaded.seeds if limit is None else loaded.seeds[:limit]
+        fitting = tuple(s for s in seeds if all(fits(instructor_messages(t, s.text)) for t in templates))
+        if not fitting:
+            raise ValueError(
+                f"{path}: no seed is short enough for model.max_sequence_length={config.model.max_sequence_length}"
+            )
+        _logger.info(
+            "%s: %d seeds; dropped: %d empty, %d duplicate, %d above %d characters, %d above %d tokens with the prompt",
+            path,
+            len(fitting),
+            loaded.dropped.empty,
+            loaded.dropped.duplicate,
+            loaded.dropped.too_long,
+            config.data.max_seed_characters,
+            len(seeds) - len(fitting),
+            config.model.max_sequence_length,
+        )
+        return fitting
+
+    heldout: list[Instruction] = []
+    if config.data.heldout is not None:
+        for row in load_heldout(config.data.heldout)[: config.data.max_heldout_prompts]:
+            constraints = tuple(parse_constraint(text) for text in row.constraints)
+            prompt = compose_prompt(follower, row.seed_question, row.constraints)
+            heldout.append(Instruction(row.seed_question, constraints, prompt))
+    seeds = read(config.data.seeds, None)
+    return Material(
+        seeds=seeds,
+        probe_seeds=read(config.data.probe_seeds, config.data.max_probe_seeds)
+        if config.data.probe_seeds is not None
+        else seeds[: config.data.max_probe_seeds],
+        heldout=tuple(heldout),
+        instructor_templates=templates,
+        follower_template=follower,
+    )
+
+
+def build_progress(settings: Settings, material: Material, paths: RunPaths) -> Progress:
+    progress = Progress(plan_run(settings, material, known={}), sys.stdout)
+    progress.resume(read_metrics(paths.metrics))
+    return progress
+
+
+def set_determinism(config: Config) -> None:
+    """Deterministic kernels and seeded library generators, as `run.deterministic` asks."""
+    torch.manual_seed(derive_seed(config.run.seed, "torch"))
+    torch.use_deterministic_algorithms(config.run.deterministic, warn_only=False)

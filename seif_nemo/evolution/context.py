@@ -1,0 +1,115 @@
+"""What every phase works with. Made by `build.py`, read by the phases; holds no algorithm."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seif_nemo.checkpointing.store import CheckpointStore
+from seif_nemo.components.actor import Actor
+from seif_nemo.components.reward import Reward
+from seif_nemo.components.speaker import Speaker
+from seif_nemo.data.streams import derive_seed
+from seif_nemo.evolution.gate import Gate
+from seif_nemo.evolution.ledger import Ledger
+from seif_nemo.evolution.material import Material, Settings
+from seif_nemo.evolution.paths import RunPaths
+from seif_nemo.evolution.plan import plan_run
+from seif_nemo.evolution.stopping import StopRequest
+from seif_nemo.models.architecture import Architecture
+from seif_nemo.models.trainable import TrainableModel
+from seif_nemo.observability.metrics import MetricsWriter
+from seif_nemo.observability.progress import Progress
+from seif_nemo.observability.timers import Timers
+from seif_nemo.parallel.topology import Topology
+from seif_nemo.protocols.tokenizer import Tokenizer
+from seif_nemo.types.records import Phase, StepMetrics, UnitKey
+from seif_nemo.types.residents import Resident
+from seif_nemo.weights.bank import RoleBank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    settings: Settings
+    paths: RunPaths
+    topology: Topology
+    architecture: Architecture
+    material: Material
+    trainable: TrainableModel
+    tokenizer: Tokenizer
+    bank: RoleBank
+    actor: Actor
+    speaker: Speaker
+    reward: Reward
+    gate: Gate
+    ledger: Ledger
+    checkpoints: CheckpointStore
+    metrics: MetricsWriter | None  # on the main rank
+    progress: Progress | None  # on the main rank
+    timers: Timers
+    stop: StopRequest
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the run's files."""
+        return self.topology.is_main
+
+    def seed(self, *labels: str | int) -> int:
+        """The seed of one random stream of this run."""
+        return derive_seed(self.settings.seed, *labels)
+
+    def finish(
+        self,
+        key: UnitKey,
+        values: Mapping[str, float],
+        *,
+        digests: Mapping[str, str],
+        checkpoint: Path | None = None,
+        record: bool = True,
+    ) -> None:
+        """Log a unit's metrics and record it in the ledger; then stop if asked to. Collective.
+
+        `record` is False for a training step whose weights are not on disk yet: it would be redone after a kill.
+        """
+        metrics = StepMetrics(key, time.time(), dict(values))
+        if self.metrics is not None:
+            self.metrics.write(metrics)
+        if record:
+            relative = None if checkpoint is None else checkpoint.relative_to(self.paths.root).as_posix()
+            self.ledger.append(key, digests=dict(digests), checkpoint=relative)
+        if self.progress is not None:
+            self.progress.update(metrics)
+        self.stop.raise_if_asked()
+
+    def replan(self, round: int, phase: Phase, num_steps: int) -> None:
+        """Tell the progress line how many steps a phase has, now that it is known."""
+        if self.progress is not None:
+            self.progress.replan(plan_run(self.settings, self.material, known={(round, phase): num_steps}))
+
+    def sync(self) -> None:
+        """Wait for every rank, so that what the main rank has written can be read by all. Collective."""
+        self.stop.agree(False)
+
+    def role(self, phase: Phase) -> Resident:
+        return Resident.INSTRUCTOR if phase is Phase.INSTRUCTOR else Resident.FOLLOWER
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole JSONL file so that it is either there in full or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows that only inform; the last row of a step counts, since a redone step appends again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

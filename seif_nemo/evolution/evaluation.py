@@ -1,0 +1,145 @@
+"""Measuring: the Follower on the held-out prompts, the Instructor on the probe seeds."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from seif_nemo.evolution.context import Context, write_jsonl
+from seif_nemo.evolution.diversity import distinct_template_share
+from seif_nemo.evolution.gate import count_decisions, has_rule_conflict
+from seif_nemo.evolution.training_phases import answer_rates, write_instructions
+from seif_nemo.roles.follower import follower_messages
+from seif_nemo.roles.instructor import draw_template
+from seif_nemo.types.constraints import Instruction
+from seif_nemo.types.records import Phase, RejectReason, UnitKey
+from seif_nemo.types.residents import Resident
+from seif_nemo.types.rollouts import Rollout, SamplingParams
+from seif_nemo.types.verdicts import Outcome, Score
+
+_OUR_FAULT = (RejectReason.UNFINISHED, RejectReason.UNPARSABLE, RejectReason.WRONG_COUNT)
+
+
+def evaluate(context: Context, round: int) -> None:
+    """Held-out follow rate of the Follower after `round` (0: of the base model). The unit that ends a round."""
+    prompts = context.material.heldout
+    if context.ledger.is_done(round, Phase.EVALUATION):
+        return
+    if not prompts:
+        context.finish(UnitKey(round, Phase.EVALUATION, 0), {}, digests={})
+        return
+    context.replan(round, Phase.EVALUATION, 1)
+    context.timers.drain()
+    evolution = context.settings.evolution
+    instructions = [prompt for prompt in prompts for _ in range(evolution.evaluation_samples)]
+    # The same random numbers in every round: differences between rounds are then the weights' alone.
+    with context.timers("total"):
+        rollouts = context.speaker.speak(
+            Resident.FOLLOWER,
+            [follower_messages(context.material.follower_template, instruction) for instruction in instructions],
+            seeds=[context.seed("evaluation", "sample", index) for index in range(len(instructions))],
+            sampling=SamplingParams(context.settings.generation.max_new_tokens, evolution.evaluation_temperature),
+        )
+        scores = context.reward.scores(
+            [(instruction, rollout.text) for instruction, rollout in zip(instructions, rollouts, strict=True)],
+            seeds=[context.seed("evaluation", "judge", index) for index in range(len(instructions))],
+        )
+    if context.is_main:
+        first = slice(None, None, evolution.evaluation_samples)
+        write_jsonl(
+            context.paths.phase_samples(round, Phase.EVALUATION),
+            [_evaluation_row(*item) for item in zip(instructions[first], rollouts[first], scores[first], strict=True)],
+        )
+    values = evaluation_values(instructions, rollouts, scores)
+    values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
+    context.finish(UnitKey(round, Phase.EVALUATION, 0), values, digests={})
+
+
+def evaluation_values(
+    instructions: Sequence[Instruction], rollouts: Sequence[Rollout], scores: Sequence[Score]
+) -> dict[str, float]:
+    """Follow rate (mean of A(x, y)), strict rate (all constraints followed), and the rate by constraint kind."""
+    rates = [score.follow_rate for score in scores if score.follow_rate is not None]
+    passed_by_kind: dict[str, list[bool]] = defaultdict(list)
+    for instruction, score in zip(instructions, scores, strict=True):
+        for constraint, verdict in zip(instruction.constraints, score.verdicts, strict=True):
+            if verdict.outcome is not Outcome.MISSING:
+                kind = "judged by model" if constraint.spec is None else constraint.spec.kind.value
+                passed_by_kind[kind].append(verdict.outcome is Outcome.PASSED)
+    values = {
+        "eval/num_responses": float(len(scores)),
+        "eval/missing": float(len(scores) - len(rates)),
+        "eval/mean_tokens": float(np.mean([rollout.num_response_tokens for rollout in rollouts])),
+    }
+    if rates:
+        values["eval/follow_rate"] = float(np.mean(rates))
+        values["eval/strict_rate"] = float(np.mean([rate == 1.0 for rate in rates]))
+    for kind, passed in sorted(passed_by_kind.items()):
+        values[f"eval/kind/{kind}"] = float(np.mean(passed))
+        values[f"eval/kind_count/{kind}"] = float(len(passed))
+    return values
+
+
+def _evaluation_row(instruction: Instruction, rollout: Rollout, score: Score) -> dict[str, object]:
+    return {
+        "seed_question": instruction.seed,
+        "prompt": instruction.prompt,
+        "constraints": [constraint.text for constraint in instruction.constraints],
+        "response": rollout.text,
+        "verdicts": [
+            {"outcome": verdict.outcome.value, "source": verdict.source.value, "evidence": verdict.evidence}
+            for verdict in score.verdicts
+        ],
+    }
+
+
+def probe(context: Context, round: int, phase: Phase) -> None:
+    """How hard the Instructor's instructions are for the frozen evaluator, on the same seeds before and after."""
+    if context.ledger.is_done(round, phase):
+        return
+    context.replan(round, phase, 1)
+    context.timers.drain()
+    label = ("probe", round)  # not the phase: before and after draw the same random numbers
+    seeds = context.material.probe_seeds
+    templates = [
+        draw_template(context.material.instructor_templates, seed=context.seed(*label, "template", index))
+        for index in range(len(seeds))
+    ]
+    with context.timers("total"):
+        _, outputs = write_instructions(context, seeds, templates, label=label)
+        decisions = context.gate.sift(
+            outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
+        )
+        rates = [
+            None if not answers or None in answers else float(np.mean([rate for rate in answers if rate is not None]))
+            for answers in answer_rates(context, decisions, label=label)
+        ]
+    kept = [decision.instruction for decision in decisions if decision.instruction is not None]
+    known = [rate for rate in rates if rate is not None]
+    values = count_decisions(decisions) | {
+        "probe/parse_share": 1 - sum(decision.reason in _OUR_FAULT for decision in decisions) / len(decisions),
+        "probe/kept_share": len(kept) / len(decisions),
+        "probe/distinct_template_share": distinct_template_share(kept),
+    }
+    if kept:
+        values["probe/conflict_share"] = sum(map(has_rule_conflict, kept)) / len(kept)
+    if known:
+        values["probe/difficulty"] = 1 - float(np.mean(known))
+    if context.is_main:
+        write_jsonl(
+            context.paths.phase_samples(round, phase),
+            [
+                {
+                    "seed_question": output.seed_question,
+                    "raw": output.text,
+                    "constraints": None
+                    if decision.instruction is None
+                    else [constraint.text for constraint in decision.instruction.constraints],
+                    "reason": None if decision.reason is None else decision.reason.value,
+                    "follow_rate": rate,
+                }
+                for output, decision, rate in zip(outputs, decisions, rates, strict=True)
+            ],
+        )
+    values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
+    context.finish(UnitKey(round, phase, 0), values, digests={})

@@ -1,0 +1,124 @@
+"""The ledger: one line per finished unit of work, the only truth about progress.
+
+A unit is finished when its line is in the file: everything that it made (checkpoints, parquet parts) was complete on
+disk before. A line is written with one `write` to a file opened for appending and then synced, so a kill can leave at
+most a torn last line, which the next attempt removes. An attempt that finds a newer attempt's number on disk may write
+nothing any more.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from seif_nemo.types.records import Phase, UnitKey
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    key: UnitKey
+    attempt: int
+    digests: dict[str, str] = field(default_factory=dict[str, str])  # of what the unit made, by name
+    checkpoint: str | None = None  # relative to the run directory
+
+
+class FencedOutError(RuntimeError):
+    """A newer attempt of the same run has started; this one must stop without writing."""
+
+
+class Ledger:
+    """Reads on every rank, writes on the main rank only; all ranks append in step and so know the same entries.
+
+    Raises ValueError naming file and line for a damaged line that is not the last.
+    """
+
+    def __init__(self, path: Path, *, attempt: int, writable: bool) -> None:
+        self._path = path
+        self._attempt_path = path.with_name("attempt")
+        self._attempt = attempt
+        self._writable = writable
+        self._entries = {entry.key: entry for entry in read_ledger(path, repair=writable)}
+
+    @property
+    def attempt(self) -> int:
+        return self._attempt
+
+    def __iter__(self) -> Iterator[LedgerEntry]:
+        return iter(self._entries.values())
+
+    def find(self, round: int, phase: Phase, step: int = 0) -> LedgerEntry | None:
+        return self._entries.get(UnitKey(round, phase, step))
+
+    def is_done(self, round: int, phase: Phase, step: int = 0) -> bool:
+        return self.find(round, phase, step) is not None
+
+    def next_step(self, round: int, phase: Phase) -> int:
+        """The first step of a phase that is not finished. A line for step s says that all steps up to s are."""
+        return 1 + max((key.step for key in self._entries if key.round == round and key.phase is phase), default=-1)
+
+    def last_checkpoint(self, phase: Phase, *, until_round: int) -> LedgerEntry | None:
+        """The newest entry of a training phase, in round `until_round` or an earlier one, that has a checkpoint."""
+        entries = [
+            entry
+            for entry in self._entries.values()
+            if entry.key.phase is phase and entry.checkpoint is not None and entry.key.round <= until_round
+        ]
+        return max(entries, key=lambda entry: (entry.key.round, entry.key.step), default=None)
+
+    def append(self, key: UnitKey, *, digests: dict[str, str], checkpoint: str | None = None) -> None:
+        """Record a finished unit. Raises FencedOutError if a newer attempt has started."""
+        assert key not in self._entries, f"{key} is finished already"
+        entry = LedgerEntry(key, self._attempt, digests, checkpoint)
+        if self._writable:
+            self.check_fence()
+            line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        self._entries[key] = entry
+
+    def check_fence(self) -> None:
+        newest = read_attempt(self._attempt_path)
+        if newest != self._attempt:
+            raise FencedOutError(
+                f"attempt {self._attempt} of this run was overtaken by attempt {newest} ({self._attempt_path}); "
+                "this one stops and writes nothing"
+            )
+
+
+def read_attempt(path: Path) -> int:
+    """The number of the newest attempt; 0 before the first."""
+    return int(path.read_text()) if path.exists() else 0
+
+
+def take_attempt(run_dir: Path) -> int:
+    """Start a new attempt: number it and make the number the newest. Main rank only."""
+    path = run_dir / "attempt"
+    attempt = read_attempt(path) + 1
+    temporary = path.with_name(f"attempt.{attempt}.tmp")
+    temporary.write_text(str(attempt))
+    os.replace(temporary, path)
+    return attempt
+
+
+def read_ledger(path: Path, *, repair: bool = False) -> list[LedgerEntry]:
+    """All entries of a ledger file. With `repair`, a torn last line is cut off the file."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    complete = data[: data.rfind(b"\n") + 1]
+    if repair and len(complete) < len(data):
+        os.truncate(path, len(complete))
+    entries: list[LedgerEntry] = []
+    for number, line in enumerate(complete.decode().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            key = UnitKey(row["key"]["round"], Phase(row["key"]["phase"]), row["key"]["step"])
+            entries.append(LedgerEntry(key, row["attempt"], row["digests"], row["checkpoint"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: not a ledger entry ({error})") from error
+    return entries

@@ -1,0 +1,33 @@
+"""How far the engine's log-probs are from the trainer's, for the same weights and tokens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from seif_nemo.config.generation import GenerationConfig
+from seif_nemo.observability.logging import get_logger
+from seif_nemo.types.rollouts import LogProbs
+
+
+class MismatchError(RuntimeError):
+    """The engine samples from another distribution than the trainer learns on."""
+
+
+def check_mismatch(
+    train: Sequence[LogProbs], generate: Sequence[LogProbs], config: GenerationConfig
+) -> dict[str, float]:
+    """`mismatch/ratio` = mean exp|Δ| and `mismatch/k3` = mean(exp Δ − 1 − Δ) with Δ = train − generate log-prob.
+
+    Both are 1 and 0 for an exact engine. Raises MismatchError above `generation.max_mismatch`.
+    """
+    delta = np.concatenate(train).astype(np.float64) - np.concatenate(generate).astype(np.float64)
+    ratio = float(np.exp(np.abs(delta)).mean())
+    k3 = float((np.exp(delta) - 1 - delta).mean())
+    if not ratio <= config.max_mismatch:
+        raise MismatchError(
+            f"mean exp|train − generate log-prob| is {ratio:.3f}, above generation.max_mismatch="
+            f"{config.max_mismatch}: the engine and the trainer disagree about the same weights"
+        )
+    if ratio > config.warn_mismatch:
+        get_logger().warning("train/generate mismatch %.3f is above %.3f", ratio, config.warn_mismatch)
+    return {"mismatch/ratio": ratio, "mismatch/k3": k3}

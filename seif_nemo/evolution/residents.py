@@ -1,0 +1,34 @@
+"""Which weights each resident holds at the start of a round, after a fresh start or a resume."""
+
+from seif_nemo.evolution.context import Context
+from seif_nemo.evolution.ledger import LedgerEntry
+from seif_nemo.types.records import Phase
+from seif_nemo.types.residents import Resident
+
+
+def begin_round(context: Context, round: int) -> None:
+    """Bring the bank to where round `round` stands by the ledger.
+
+    evaluator and reference := Follower and Instructor as the round before left them; instructor and follower := their
+    newest checkpoint, which may lie inside this round. Loads only what the bank does not hold yet.
+    """
+    ledger = context.ledger
+    _hold(context, Resident.FOLLOWER, ledger.last_checkpoint(Phase.FOLLOWER, until_round=round - 1))
+    context.bank.copy(Resident.FOLLOWER, Resident.EVALUATOR)
+    _hold(context, Resident.INSTRUCTOR, ledger.last_checkpoint(Phase.INSTRUCTOR, until_round=round - 1))
+    context.bank.copy(Resident.INSTRUCTOR, Resident.REFERENCE)
+    _hold(context, Resident.FOLLOWER, ledger.last_checkpoint(Phase.FOLLOWER, until_round=round))
+    _hold(context, Resident.INSTRUCTOR, ledger.last_checkpoint(Phase.INSTRUCTOR, until_round=round))
+
+
+def _hold(context: Context, role: Resident, entry: LedgerEntry | None) -> None:
+    """Make `role` hold the weights of a ledger entry (None: those of the base model, which it starts with)."""
+    if entry is None:
+        return
+    assert entry.checkpoint is not None
+    digest = entry.digests[role.value]
+    if context.bank.digest(role) == digest:
+        return
+    context.checkpoints.load(
+        context.trainable, context.bank, role, context.paths.root / entry.checkpoint, expect_digest=digest
+    )

@@ -1,0 +1,35 @@
+"""SEIF: an Instructor that writes ever harder instructions and a Follower that learns to follow them, in turns.
+
+For round T, with the evaluator E_T = the Follower of round T-1 (the base model for T = 1):
+
+1. probe, train the Instructor with reward 1 − A(x, E_T(x)), probe again;
+2. synthesise q_T: the trained Instructor writes constraints for every seed, the gate keeps what is sound;
+3. train the Follower on q_T with reward A(x, y);
+4. evaluate the Follower on the held-out prompts.
+
+Source: arXiv 2605.07465, section "Method". Every call below skips what the ledger says is finished.
+"""
+
+from seif_nemo.evolution.context import Context
+from seif_nemo.evolution.evaluation import evaluate, probe
+from seif_nemo.evolution.export import export_follower
+from seif_nemo.evolution.residents import begin_round
+from seif_nemo.evolution.synthesis import synthesise
+from seif_nemo.evolution.training_phases import train_follower, train_instructor
+from seif_nemo.types.records import Phase
+
+
+def evolve(context: Context) -> None:
+    """Run all rounds that the configuration asks for, from where the ledger stands."""
+    evaluate(context, round=0)
+    for round in range(1, context.settings.evolution.rounds + 1):
+        if context.ledger.is_done(round, Phase.EVALUATION):
+            continue
+        begin_round(context, round)
+        probe(context, round, Phase.PROBE_BEFORE)
+        train_instructor(context, round)
+        probe(context, round, Phase.PROBE_AFTER)
+        synthesise(context, round)
+        train_follower(context, round)
+        export_follower(context, round)
+        evaluate(context, round)

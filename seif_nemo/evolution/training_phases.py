@@ -1,0 +1,200 @@
+"""The two training phases: what a step of each samples and how it is rewarded. The learning itself is `grpo.py`."""
+
+from collections.abc import Sequence
+
+from seif_nemo.data.sampler import PhaseSampler
+from seif_nemo.data.store import read_instructions
+from seif_nemo.evolution.context import Context
+from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions
+from seif_nemo.evolution.grpo import RewardedRollout, run_training_phase
+from seif_nemo.roles.follower import follower_messages, follower_reward
+from seif_nemo.roles.instructor import draw_template, instructor_messages, instructor_reward
+from seif_nemo.roles.prompts import InstructorTemplate
+from seif_nemo.types.constraints import Instruction
+from seif_nemo.types.records import Phase, RejectReason, SeedQuestion
+from seif_nemo.types.residents import Resident
+from seif_nemo.types.rollouts import FinishReason, Rollout
+
+
+def train_instructor(context: Context, round: int) -> None:
+    """Train the Instructor on the seeds; it is paid for what the frozen evaluator fails at."""
+    seeds = context.material.seeds
+    sampler = phase_sampler(context, round, Phase.INSTRUCTOR, num_items=len(seeds))
+
+    def sample(step: int) -> tuple[list[RewardedRollout], dict[str, float]]:
+        return instructor_rollouts(context, round, step, [seeds[pick.index] for pick in sampler.picks(step)])
+
+    run_training_phase(context, round, Phase.INSTRUCTOR, sampler.num_steps, sample)
+
+
+def train_follower(context: Context, round: int) -> None:
+    """Train the Follower on this round's instructions (and a share of earlier rounds'); it is paid for following."""
+    current = read_instructions(context.paths.instructions(round))
+    earlier = [row for before in range(1, round) for row in read_instructions(context.paths.instructions(before))]
+    sampler = phase_sampler(
+        context,
+        round,
+        Phase.FOLLOWER,
+        num_items=len(current),
+        num_replay_items=len(earlier),
+        replay_share=context.settings.algorithm.replay_share,
+    )
+
+    def sample(step: int) -> tuple[list[RewardedRollout], dict[str, float]]:
+        rows = [earlier[pick.index] if pick.replayed else current[pick.index] for pick in sampler.picks(step)]
+        instructions = [Instruction(row.seed_question, row.constraints, row.prompt) for row in rows]
+        return follower_rollouts(context, round, step, instructions)
+
+    run_training_phase(context, round, Phase.FOLLOWER, sampler.num_steps, sample)
+
+
+def phase_sampler(
+    context: Context,
+    round: int,
+    phase: Phase,
+    *,
+    num_items: int,
+    num_replay_items: int = 0,
+    replay_share: float = 0.0,
+) -> PhaseSampler:
+    """Which items each step of a training phase uses."""
+    training = context.settings.training(phase)
+    return PhaseSampler(
+        num_items=num_items,
+        prompts_per_step=training.prompts_per_step,
+        seed=context.seed("round", round, phase.value, "order"),
+        epochs=training.epochs_in(round),
+        max_steps=training.max_steps,
+        num_replay_items=num_replay_items,
+        replay_share=replay_share,
+    )
+
+
+def instructor_rollouts(
+    context: Context, round: int, step: int, seeds: Sequence[SeedQuestion]
+) -> tuple[list[RewardedRollout], dict[str, float]]:
+    """`group_size` Instructor outputs per seed, gated, answered by the frozen evaluator, judged, rewarded."""
+    group_size = context.settings.algorithm.instructor.group_size
+    label = ("round", round, "instructor", step)
+    templates = [
+        draw_template(context.material.instructor_templates, seed=context.seed(*label, "template", index))
+        for index in range(len(seeds))
+    ]
+    with context.timers("generate"):
+        rollouts, outputs = write_instructions(
+            context,
+            [seed for seed in seeds for _ in range(group_size)],
+            [template for template in templates for _ in range(group_size)],
+            label=label,
+        )
+    with context.timers("answer"):
+        decisions = context.gate.sift(
+            outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
+        )
+        rates = answer_rates(context, decisions, label=label)
+    rewarded = [
+        RewardedRollout(
+            rollout,
+            group=index // group_size,
+            reward=_instructor_reward(decisions[index], rates[index]),
+            note={
+                "seed_question": outputs[index].seed_question,
+                "template": outputs[index].template.name,
+                "response": rollout.text,
+                "reason": None if decisions[index].reason is None else str(decisions[index].reason),
+            },
+        )
+        for index, rollout in enumerate(rollouts)
+    ]
+    return rewarded, count_decisions(decisions)
+
+
+def write_instructions(
+    context: Context,
+    seeds: Sequence[SeedQuestion],
+    templates: Sequence[InstructorTemplate],
+    *,
+    label: Sequence[str | int],
+) -> tuple[list[Rollout], list[InstructorOutput]]:
+    """One Instructor output per (seed, template) pair, by the Instructor as it is now."""
+    rollouts = context.speaker.speak(
+        Resident.INSTRUCTOR,
+        [instructor_messages(template, seed.text) for seed, template in zip(seeds, templates, strict=True)],
+        seeds=[context.seed(*label, "sample", index) for index in range(len(seeds))],
+        sampling=context.settings.rollout_sampling(),
+    )
+    outputs = [
+        InstructorOutput(seed.text, rollout.text, template, rollout.finish_reason is FinishReason.STOP)
+        for seed, template, rollout in zip(seeds, templates, rollouts, strict=True)
+    ]
+    return rollouts, outputs
+
+
+def answer_rates(
+    context: Context, decisions: Sequence[GateDecision], *, label: Sequence[str | int]
+) -> list[list[float | None]]:
+    """Follow rates of the frozen evaluator on each kept instruction, one per answer; empty for a refused one."""
+    num_answers = context.settings.reward.answers_per_instruction
+    asked = [
+        (index, decision.instruction, answer)
+        for index, decision in enumerate(decisions)
+        if decision.instruction is not None
+        for answer in range(num_answers)
+    ]
+    instructions = [instruction for _, instruction, _ in asked]
+    rollouts = context.reward.answers(
+        instructions, seeds=[context.seed(*label, "answer", index, answer) for index, _, answer in asked]
+    )
+    scores = context.reward.scores(
+        [(instruction, rollout.text) for instruction, rollout in zip(instructions, rollouts, strict=True)],
+        seeds=[context.seed(*label, "judge", index, answer) for index, _, answer in asked],
+    )
+    rates: list[list[float | None]] = [[] for _ in decisions]
+    for (index, _, _), score in zip(asked, scores, strict=True):
+        rates[index].append(score.follow_rate)
+    return rates
+
+
+def _instructor_reward(decision: GateDecision, rates: Sequence[float | None]) -> float | None:
+    """0 for what the gate refused; missing where a verdict is missing: a judge that fails must not pay."""
+    if decision.reason is RejectReason.FILTER_MISSING:
+        return None
+    if decision.instruction is None:
+        return 0.0
+    known = [rate for rate in rates if rate is not None]
+    return instructor_reward(known) if len(known) == len(rates) else None
+
+
+def follower_rollouts(
+    context: Context, round: int, step: int, instructions: Sequence[Instruction]
+) -> tuple[list[RewardedRollout], dict[str, float]]:
+    """`group_size` answers per instruction by the Follower as it is now, judged and rewarded."""
+    group_size = context.settings.algorithm.follower.group_size
+    label = ("round", round, "follower", step)
+    repeated = [instruction for instruction in instructions for _ in range(group_size)]
+    with context.timers("generate"):
+        rollouts = context.speaker.speak(
+            Resident.FOLLOWER,
+            [follower_messages(context.material.follower_template, instruction) for instruction in repeated],
+            seeds=[context.seed(*label, "sample", index) for index in range(len(repeated))],
+            sampling=context.settings.rollout_sampling(),
+        )
+    with context.timers("answer"):
+        scores = context.reward.scores(
+            [(instruction, rollout.text) for instruction, rollout in zip(repeated, rollouts, strict=True)],
+            seeds=[context.seed(*label, "judge", index) for index in range(len(repeated))],
+        )
+    rewarded = [
+        RewardedRollout(
+            rollout,
+            group=index // group_size,
+            reward=follower_reward(
+                scores[index],
+                finished=rollout.finish_reason is FinishReason.STOP,
+                format_ok=context.settings.reward.accepts_format(rollout.text),
+            ),
+            note={"prompt": repeated[index].prompt, "response": rollout.text},
+        )
+        for index, rollout in enumerate(rollouts)
+    ]
+    return rewarded, {}
