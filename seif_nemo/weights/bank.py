@@ -300,7 +300,7 @@ def _host_like(buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 @torch.no_grad()
 def _transfer(sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> None:
     for source, target in zip(sources, targets, strict=True):
-        assert source.shape == target.shape and source.dtype == target.dtype
+        assert (source.shape, source.dtype) == (target.shape, target.dtype)
         target.copy_(source, non_blocking=True)
     if torch.cuda.is_available():
         torch.cuda.synchronize()

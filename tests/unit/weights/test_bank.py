@@ -1,10 +1,11 @@
-"""The bank against a model of two flat buffers and two moment buffers: bits, versions, moments, failures, allocations."""
+"""The bank against a model of flat buffers: bits, versions, moments, failures, allocations."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seif_nemo.parallel.topology import Topology
@@ -44,7 +45,7 @@ class FakeModel:
 
 @pytest.fixture(scope="module")
 def topology() -> Iterator[Topology]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     group = dist.group.WORLD
     assert group is not None
     yield Topology(1, 0, 1, 1, 1, False, 0, 0, 0, torch.device("cpu"), group, group, group, group, 0)
@@ -320,8 +321,9 @@ class _Allocations(TorchDispatchMode):
 
 
 def _pointers(bank: RoleBank, model: FakeModel) -> list[int]:
-    hosts = [*bank._residents.values()] + [r.moments for r in bank._residents.values() if r.moments]
-    buffers = [b for host in hosts for b in (host.buffers if hasattr(host, "buffers") else host.weights)]
+    hosts = list(bank._residents.values())
+    buffers = [buffer for host in hosts for buffer in host.weights]
+    buffers += [buffer for host in hosts if host.moments for buffer in host.moments.buffers]
     return [buffer.data_ptr() for buffer in buffers + model.weights + model.moments]
 
 
