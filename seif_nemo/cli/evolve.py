@@ -26,7 +26,7 @@ def _run(config: Config) -> int:
     # These take seconds to import, and a mistyped key must not cost seconds.
     from seif_nemo.evolution.build import build_context, set_determinism
     from seif_nemo.evolution.rounds import evolve
-    from seif_nemo.evolution.run_directory import ConfigChangedError, open_run
+    from seif_nemo.evolution.run_directory import open_run
     from seif_nemo.evolution.stopping import StopRequestedError
     from seif_nemo.evolution.synthesis import GateKeptTooLittleError
     from seif_nemo.observability.logging import set_up_logging
@@ -50,35 +50,35 @@ def _run(config: Config) -> int:
         set_determinism(config)
         paths, attempt = open_run(config, topology)
         context = build_context(config, topology, paths, attempt=attempt)
-        context.stop.listen()
-        code = 0
-        try:
-            evolve(context)
-        except StopRequestedError:
-            code = EXIT_STOPPED
-        except GateKeptTooLittleError as error:
-            code = EXIT_GATE
-            _say(context.is_main, f"seif_nemo: {error}")
-        if context.progress is not None:
-            context.progress.close()
-            print(round_table(read_metrics(paths.metrics)))
-            print(f"{'stopped; run it again to continue' if code == EXIT_STOPPED else 'report'}: ", end="")
-            print(paths.root if code == EXIT_STOPPED else write_report(paths.root))
-            print(f"this attempt took {time.monotonic() - started:.0f} s", flush=True)
-        context.sync()
-    except (ConfigChangedError, ValueError) as error:
-        if isinstance(error, ValueError) and os.environ.get("SEIF_NEMO_TRACEBACK"):
-            raise
-        return _refuse(str(error), is_main=topology.is_main)
+    except ValueError as error:  # after this point a ValueError is a fault of ours
+        return _refuse(str(error))
+    context.stop.listen()
+    code = 0
+    try:
+        evolve(context)
+    except StopRequestedError:
+        code = EXIT_STOPPED
+    except GateKeptTooLittleError as error:
+        code = EXIT_GATE
+        _say(f"seif_nemo: {error}")
+    if context.progress is not None:
+        context.progress.close()
+        print(round_table(read_metrics(paths.metrics)))
+        print(f"report: {write_report(paths.root)}")
+        print(f"this attempt took {time.monotonic() - started:.0f} s", flush=True)
+    if code == EXIT_STOPPED:
+        _say("seif_nemo: stopped as asked; the same command continues from here")
+    context.sync()
     shutdown(topology)
     return code
 
 
-def _refuse(message: str, *, is_main: bool | None = None) -> int:
-    _say(int(os.environ.get("RANK", "0")) == 0 if is_main is None else is_main, f"seif_nemo: {message}")
+def _refuse(message: str) -> int:
+    _say(f"seif_nemo: {message}")
     return EXIT_BAD_INPUT
 
 
-def _say(is_main: bool, line: str) -> None:
-    if is_main:
+def _say(line: str) -> None:
+    """On the main rank only: all ranks come to the same line."""
+    if int(os.environ.get("RANK", "0")) == 0:
         print(line, file=sys.stderr, flush=True)

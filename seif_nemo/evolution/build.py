@@ -79,9 +79,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     for resident in Resident:
         bank.add(resident, trained=resident in (Resident.INSTRUCTOR, Resident.FOLLOWER))
     speaker = Speaker(bank, engine, tokenizer, max_sequence_length=config.model.max_sequence_length)
-    reward = Reward(
-        speaker, config=config.reward, roles=config.roles, answer_sampling=settings.rollout_sampling()
-    )
+    reward = Reward(speaker, config=config.reward, roles=config.roles, answer_sampling=settings.rollout_sampling())
     gate = Gate(
         judging=config.reward.judging,
         follower_template=material.follower_template,
@@ -98,7 +96,9 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         trainable=trainable,
         tokenizer=tokenizer,
         bank=bank,
-        actor=Actor(trainable, engine, tokenizer, topology, config.algorithm, temperature=config.generation.temperature),
+        actor=Actor(
+            trainable, engine, tokenizer, topology, config.algorithm, temperature=config.generation.temperature
+        ),
         speaker=speaker,
         reward=reward,
         gate=gate,
@@ -132,9 +132,7 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
         return len(tokenizer.encode_chat(chat)) < config.model.max_sequence_length
 
     def read(path: str, limit: int | None) -> tuple[SeedQuestion, ...]:
-        loaded = load_seeds(
-            path, column=config.data.seed_column, max_characters=config.data.max_seed_characters
-        )
+        loaded = load_seeds(path, column=config.data.seed_column, max_characters=config.data.max_seed_characters)
         seeds = loaded.seeds if limit is None else loaded.seeds[:limit]
         fitting = tuple(s for s in seeds if all(fits(instructor_messages(t, s.text)) for t in templates))
         if not fitting:
