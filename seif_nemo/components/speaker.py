@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from seif_nemo.protocols.engine import Engine
+from seif_nemo.components.actor import Actor
 from seif_nemo.protocols.tokenizer import Message, Tokenizer
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import GenerationRequest, Rollout, SamplingParams
@@ -14,9 +14,9 @@ Chat = Sequence[Message]
 class Speaker:
     """Swaps the asked-for resident in, generates, and swaps back. Collective."""
 
-    def __init__(self, bank: RoleBank, engine: Engine, tokenizer: Tokenizer, *, max_sequence_length: int) -> None:
+    def __init__(self, bank: RoleBank, actor: Actor, tokenizer: Tokenizer, *, max_sequence_length: int) -> None:
         self._bank = bank
-        self._engine = engine
+        self._actor = actor
         self._tokenizer = tokenizer
         self._max_sequence_length = max_sequence_length
 
@@ -31,7 +31,7 @@ class Speaker:
             GenerationRequest(self._tokenizer.encode_chat(chat), seed) for chat, seed in zip(chats, seeds, strict=True)
         ]
         with self._bank.resident(resident):
-            return self._engine.generate(requests, sampling, weight_version=self._bank.version)
+            return self._actor.generate(requests, sampling, weight_version=self._bank.version)
 
     def fits(self, chat: Chat) -> bool:
         """Whether the chat leaves room for at least one new token."""

@@ -78,7 +78,16 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     engine_box.append(engine)
     for resident in Resident:
         bank.add(resident, trained=resident in (Resident.INSTRUCTOR, Resident.FOLLOWER))
-    speaker = Speaker(bank, engine, tokenizer, max_sequence_length=config.model.max_sequence_length)
+    actor = Actor(
+        trainable,
+        engine,
+        tokenizer,
+        topology,
+        config.algorithm,
+        vocab_size=architecture.vocab_size,
+        temperature=config.generation.temperature,
+    )
+    speaker = Speaker(bank, actor, tokenizer, max_sequence_length=config.model.max_sequence_length)
     reward = Reward(speaker, config=config.reward, roles=config.roles, answer_sampling=settings.rollout_sampling())
     gate = Gate(
         judging=config.reward.judging,

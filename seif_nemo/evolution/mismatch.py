@@ -1,12 +1,14 @@
 """How far the engine's log-probs are from the trainer's, for the same weights and tokens."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from seif_nemo.config.generation import GenerationConfig
-from seif_nemo.observability.logging import get_logger
 from seif_nemo.types.rollouts import LogProbs
+
+_logger = logging.getLogger(__name__)
 
 
 class MismatchError(RuntimeError):
@@ -29,5 +31,5 @@ def check_mismatch(
             f"{config.max_mismatch}: the engine and the trainer disagree about the same weights"
         )
     if ratio > config.warn_mismatch:
-        get_logger().warning("train/generate mismatch %.3f is above %.3f", ratio, config.warn_mismatch)
+        _logger.warning("train/generate mismatch %.3f is above %.3f", ratio, config.warn_mismatch)
     return {"mismatch/ratio": ratio, "mismatch/k3": k3}
