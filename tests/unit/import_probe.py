@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import torch
 import torch.distributed
@@ -67,9 +67,19 @@ def taken_over() -> Iterator[str]:
             if isinstance(value, type):
                 members |= {f"{key}.{member}": item for member, item in vars(value).items()}
             for label, item in members.items():
-                function = getattr(item, "__func__", None) or getattr(item, "fget", None) or item
-                if str(getattr(function, "__module__", "")).startswith("seif_nemo"):
+                if origin(item).startswith("seif_nemo"):
                     yield f"{name}.{label}"
+
+
+def origin(item: object) -> str:
+    """The module that defined a function, method, property or class; for other objects that of their class."""
+    # type() and not isinstance(): some module attributes are lazy and raise when asked for __class__.
+    if type(item) in (classmethod, staticmethod):
+        item = getattr(item, "__func__")  # noqa: B009
+    elif type(item) is property:
+        item = item.fget
+    named = type(item) is FunctionType or issubclass(type(item), type)
+    return str(getattr(item, "__module__") if named else type(item).__module__)  # noqa: B009
 
 
 def main() -> None:
