@@ -1,0 +1,64 @@
+"""The model families that are supported, one small table each.
+
+A family says which architecture in config.json it is, what its layers have beyond the common decoder (RMSNorm, rotary
+positions, grouped-query attention, SwiGLU), which values transformers assumes for keys that config.json may leave out,
+and which keys must hold one of a few values because nothing else is implemented.
+Source of the defaults: transformers `configuration_llama.py`, `configuration_qwen2.py`, `configuration_qwen3.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    name: str
+    architecture: str  # the one entry of `architectures` in config.json
+    qkv_bias: bool
+    qk_norm: bool  # RMSNorm over each head's query and key
+    defaults: dict[str, Any] = field(default_factory=dict)  # what transformers assumes where config.json is silent
+    required: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> the values that are implemented
+
+
+_COMMON_DEFAULTS: dict[str, Any] = {
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+    "attention_dropout": 0.0,
+    "eos_token_id": None,
+    "head_dim": None,  # hidden_size // num_attention_heads
+    "num_key_value_heads": None,  # num_attention_heads
+}
+_COMMON_REQUIRED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "attention_dropout": (0.0,),
+    "quantization_config": (None,),
+    "partial_rotary_factor": (1.0, None),
+}
+
+LLAMA = Family(
+    name="llama",
+    architecture="LlamaForCausalLM",
+    qkv_bias=False,
+    qk_norm=False,
+    defaults=_COMMON_DEFAULTS,
+    required=_COMMON_REQUIRED | {"attention_bias": (False,), "mlp_bias": (False,)},
+)
+QWEN2 = Family(
+    name="qwen2",
+    architecture="Qwen2ForCausalLM",
+    qkv_bias=True,
+    qk_norm=False,
+    defaults=_COMMON_DEFAULTS,
+    required=_COMMON_REQUIRED | {"use_sliding_window": (False,)},
+)
+QWEN3 = Family(
+    name="qwen3",
+    architecture="Qwen3ForCausalLM",
+    qkv_bias=False,
+    qk_norm=True,
+    defaults=_COMMON_DEFAULTS | {"head_dim": 128},
+    required=_COMMON_REQUIRED | {"attention_bias": (False,), "use_sliding_window": (False,)},
+)
+
+FAMILIES: dict[str, Family] = {family.architecture: family for family in (LLAMA, QWEN2, QWEN3)}

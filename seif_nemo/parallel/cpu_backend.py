@@ -1,0 +1,287 @@
+"""Megatron-core on a machine without CUDA: every change made to the library, in one place.
+
+Megatron-core names "cuda" where it means "the device of this rank". `apply_cpu_backend` rebinds the global name `torch`
+inside the modules of megatron-core that do so to a stand-in whose "cuda" is the CPU. torch itself stays as it is, so no
+other library and no code of ours sees a difference, and nothing is added to the cost of a torch call. What a stand-in
+cannot reach (methods of tensors) is wrapped function by function.
+
+`PATCHES` lists every change with its upstream symbol, its reason and the condition under which it goes.
+Written against megatron-core 0.16.1.
+"""
+
+import contextlib
+import functools
+import importlib
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One change of megatron-core.
+
+    `symbols` are dotted upstream names; `reason` says what fails without it; `remove_when` what upstream must do first.
+    """
+
+    name: str
+    symbols: tuple[str, ...]
+    reason: str
+    remove_when: str
+    apply: Callable[["Patch"], None]
+
+
+def apply_cpu_backend() -> None:
+    """Apply every patch of `PATCHES` once; a second call does nothing. Call it before any model is built."""
+    for patch in PATCHES:
+        if patch.name not in _applied:
+            patch.apply(patch)
+            _applied.add(patch.name)
+
+
+_applied: set[str] = set()
+
+
+# --- the name `torch` inside megatron-core ---------------------------------------------------------------------------
+
+
+class _NoStream:
+    """A CUDA stream or event where all work is already done when a call returns."""
+
+    device = _CPU
+    cuda_stream = 0
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
+    def _nothing(self, *args: object, **kwargs: object) -> None: ...
+
+    wait_stream = wait_event = wait = synchronize = record = _nothing
+
+    def record_event(self, *args: object) -> "_NoStream":
+        return self
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, *args: object) -> float:
+        return 0.0
+
+
+def _is_cuda(device: object) -> bool:
+    if isinstance(device, torch.device):
+        return device.type == "cuda"
+    return isinstance(device, int) or (isinstance(device, str) and device.split(":")[0] == "cuda")
+
+
+def _on_cpu(factory: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        if _is_cuda(kwargs.get("device")):
+            kwargs["device"] = _CPU
+        kwargs.pop("pin_memory", None)
+        return factory(*args, **kwargs)
+
+    return make
+
+
+@contextlib.contextmanager
+def _no_context(*_: object) -> Iterator[None]:
+    yield
+
+
+class _Module(types.ModuleType):
+    """A copy of a module's names with some replaced. Names that the original makes on demand are asked of it."""
+
+    def __init__(self, original: types.ModuleType, replaced: dict[str, Any]) -> None:
+        super().__init__(original.__name__)
+        self.__dict__.update(original.__dict__)
+        self.__dict__.update(replaced)
+        self.__dict__["_original"] = original
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_original"], name)
+
+
+@functools.cache
+def _torch_on_cpu() -> types.ModuleType:
+    def get_rng_state(*_: object, **__: object) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(state: torch.Tensor, *_: object, **__: object) -> None:
+        torch.set_rng_state(state)
+
+    def nothing(*_: object, **__: object) -> None: ...
+
+    cuda: dict[str, Any] = {
+        "current_device": lambda: _CPU,
+        "synchronize": nothing,
+        "empty_cache": nothing,
+        "get_rng_state": get_rng_state,
+        "set_rng_state": set_rng_state,
+        "manual_seed": torch.manual_seed,
+        "random": types.SimpleNamespace(get_rng_state=get_rng_state, set_rng_state=set_rng_state),
+        "Stream": _NoStream,
+        "Event": _NoStream,
+        "current_stream": _NoStream,
+        "default_stream": _NoStream,
+        "stream": _no_context,
+    }
+    factories = ("empty", "zeros", "ones", "full", "tensor", "arange", "empty_like", "zeros_like", "ones_like")
+    replaced: dict[str, Any] = {name: _on_cpu(getattr(torch, name)) for name in factories}
+    return _Module(torch, replaced | {"cuda": _Module(torch.cuda, cuda)})
+
+
+def _import(name: str) -> Any:
+    with warnings.catch_warnings():  # that apex and Transformer Engine are absent is known here
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
+
+
+def _redirect_torch(patch: Patch) -> None:
+    for symbol in patch.symbols:
+        module = _import(symbol.removesuffix(".torch"))
+        assert module.torch is torch, symbol
+        module.torch = _torch_on_cpu()
+
+
+# --- functions that use methods of tensors ---------------------------------------------------------------------------
+
+
+class _CudaTensorMethods(TorchFunctionMode):
+    """While it is entered, `Tensor.type()` answers as on a GPU, and `.cuda()` and `.to("cuda")` give a CPU tensor."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.cuda:
+            return args[0]
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
+            return func(*args).replace("torch.", "torch.cuda.")
+        if func is torch.Tensor.to and len(args) > 1 and _is_cuda(args[1]):
+            args = (args[0], _CPU, *args[2:])
+        if _is_cuda(kwargs.get("device")):
+            kwargs = {**kwargs, "device": _CPU}
+        return func(*args, **kwargs)
+
+
+def _resolve(symbol: str) -> tuple[Any, str]:
+    """The object that holds the last part of a dotted name, and that part."""
+    parts = symbol.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            owner: Any = _import(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:-1]:
+            owner = getattr(owner, part)
+        return owner, parts[-1]
+    raise AttributeError(f"megatron-core has no {symbol}")
+
+
+def _pretend_cuda(patch: Patch) -> None:
+    for symbol in patch.symbols:
+        owner, name = _resolve(symbol)
+        raw = vars(owner)[name]
+        function = raw.__func__ if isinstance(raw, classmethod | staticmethod) else raw
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, _function: Callable[..., Any] = function, **kwargs: Any) -> Any:
+            with _CudaTensorMethods():
+                return _function(*args, **kwargs)
+
+        setattr(owner, name, type(raw)(wrapped) if isinstance(raw, classmethod | staticmethod) else wrapped)
+        for user in _USERS_BY_NAME.get(symbol, ()):
+            setattr(_import(user), name, wrapped)
+
+
+# Modules that hold a function under their own name through `from … import …`.
+_USERS_BY_NAME = {
+    "megatron.core.optimizer.clip_grads.clip_grad_by_total_norm_fp32": ("megatron.core.optimizer.optimizer",),
+}
+
+
+def _rng_of_cpu(patch: Patch) -> None:
+    def get_state(*_: object, **__: object) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_state(new_state: torch.Tensor, *_: object, **__: object) -> None:
+        torch.set_rng_state(new_state)
+
+    module = _import("megatron.core.tensor_parallel.random")
+    module._get_cuda_rng_state, module._set_cuda_rng_state = get_state, set_state
+
+
+_NAMES_CUDA = "names the device 'cuda' or torch.cuda.current_device() for buffers, streams and synchronisation"
+_UPSTREAM_DEVICE = "megatron-core takes the device of a rank from one place that may answer 'cpu'"
+
+PATCHES: tuple[Patch, ...] = (
+    Patch(
+        name="torch inside megatron-core",
+        symbols=tuple(
+            f"megatron.core.{module}.torch"
+            for module in (
+                "tensor_parallel.data",
+                "tensor_parallel.layers",
+                "tensor_parallel.mappings",
+                "tensor_parallel.random",
+                "tensor_parallel.utils",
+                "models.common.embeddings.rotary_pos_embedding",
+                "models.gpt.gpt_model",
+                "transformer.attention",
+                "transformer.module",
+                "transformer.transformer_layer",
+                "transformer.utils",
+                "pipeline_parallel.p2p_communication",
+                "pipeline_parallel.schedules",
+                "distributed.distributed_data_parallel",
+                "distributed.param_and_grad_buffer",
+                "optimizer.clip_grads",
+                "optimizer.distrib_optimizer",
+                "optimizer.grad_scaler",
+                "optimizer.optimizer",
+                "dist_checkpointing.exchange_utils",
+                "dist_checkpointing.strategies.async_utils",
+                "dist_checkpointing.strategies.filesystem_async",
+                "dist_checkpointing.strategies.fully_parallel",
+                "dist_checkpointing.strategies.state_dict_saver",
+                "timers",
+                "utils",
+            )
+        ),
+        reason=_NAMES_CUDA,
+        remove_when=_UPSTREAM_DEVICE,
+        apply=_redirect_torch,
+    ),
+    Patch(
+        name="tensor methods that name CUDA",
+        symbols=(
+            "megatron.core.models.common.language_module.language_module.LanguageModule"
+            ".setup_embeddings_and_output_layer",
+            "megatron.core.optimizer.clip_grads.clip_grad_by_total_norm_fp32",
+            "megatron.core.optimizer.distrib_optimizer.DistributedOptimizer.__init__",
+            "megatron.core.optimizer.distrib_optimizer.DistributedOptimizer.get_parameter_state_dp_zero",
+            "megatron.core.optimizer.optimizer.Float16OptimizerWithFloat16Params.__init__",
+        ),
+        reason="calls Tensor.cuda(), or compares Tensor.type() with 'torch.cuda.FloatTensor'",
+        remove_when=_UPSTREAM_DEVICE,
+        apply=_pretend_cuda,
+    ),
+    Patch(
+        name="random state of the device",
+        symbols=(
+            "megatron.core.tensor_parallel.random._get_cuda_rng_state",
+            "megatron.core.tensor_parallel.random._set_cuda_rng_state",
+        ),
+        reason="reaches for the default generator of a CUDA device",
+        remove_when=_UPSTREAM_DEVICE,
+        apply=_rng_of_cpu,
+    ),
+)

@@ -1,0 +1,168 @@
+"""The ranks of a run: who computes which part of the model, and through which groups they talk.
+
+Ranks are laid out as megatron-core does by default: tensor-parallel neighbours are adjacent, then data, then pipeline.
+"""
+
+import itertools
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+from torch.distributed import HashStore, PrefixStore, ProcessGroup, Store
+
+from seif_nemo.config.parallel import Backend, ParallelConfig
+from seif_nemo.parallel.cpu_backend import apply_cpu_backend
+
+_ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_builds = itertools.count()  # a store may outlive a process group: each build gets names of its own in it
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """This rank's place. Sizes: `tensor * pipeline * data == world_size`."""
+
+    world_size: int
+    rank: int
+    tensor: int
+    pipeline: int
+    data: int
+    sequence: bool  # sequence parallelism inside the tensor-parallel group
+    tensor_rank: int
+    pipeline_rank: int
+    data_rank: int
+    device: torch.device
+    tensor_group: ProcessGroup
+    pipeline_group: ProcessGroup
+    data_group: ProcessGroup
+    world_group: ProcessGroup
+    last_stage_rank: int  # global rank of the last pipeline stage in this rank's pipeline group
+
+    @property
+    def is_first_stage(self) -> bool:
+        return self.pipeline_rank == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.pipeline_rank == self.pipeline - 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is global rank 0, the only one that writes shared files."""
+        return self.rank == 0
+
+
+def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvous_timeout_s: float = 600.0) -> Topology:
+    """Join the world, divide it into groups and seed megatron-core's random states. Collective over all ranks.
+
+    RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT and LOCAL_RANK are read as torchrun sets them; where none of them is set,
+    this process is a world of one. `threads` is torch's CPU threads per rank. A collective that waits longer than
+    `parallel.collective_timeout_s` raises. The device is CUDA unless there is none or `parallel.backend=gloo`; on the
+    CPU `apply_cpu_backend` is called first.
+
+    Raises ValueError for a world that `parallel.tensor * parallel.pipeline` does not divide, for a backend that this
+    machine does not have, and for a half-set environment.
+    """
+    rank, world_size, local_rank = _place_from_environment()
+    _check_division(config, world_size)
+    device, backend = _device_and_backend(config, local_rank)
+    torch.set_num_threads(threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        apply_cpu_backend()
+    dist.init_process_group(
+        backend,
+        store=_store(rank, world_size, rendezvous_timeout_s),
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=config.collective_timeout_s),
+    )
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=config.tensor,
+        pipeline_model_parallel_size=config.pipeline,
+        distributed_timeout_minutes=config.collective_timeout_s / 60,  # pyright: ignore[reportArgumentType] goes to timedelta
+        create_gloo_process_groups=device.type == "cuda",
+    )
+    model_parallel_cuda_manual_seed(seed)
+    world_group = dist.group.WORLD
+    assert world_group is not None
+    return Topology(
+        world_size=world_size,
+        rank=rank,
+        tensor=config.tensor,
+        pipeline=config.pipeline,
+        data=world_size // (config.tensor * config.pipeline),
+        sequence=config.sequence,
+        tensor_rank=parallel_state.get_tensor_model_parallel_rank(),
+        pipeline_rank=parallel_state.get_pipeline_model_parallel_rank(),
+        data_rank=parallel_state.get_data_parallel_rank(),
+        device=device,
+        tensor_group=parallel_state.get_tensor_model_parallel_group(),
+        pipeline_group=parallel_state.get_pipeline_model_parallel_group(),
+        data_group=parallel_state.get_data_parallel_group(),
+        world_group=world_group,
+        last_stage_rank=parallel_state.get_pipeline_model_parallel_last_rank(),
+    )
+
+
+def shutdown(topology: Topology) -> None:
+    """Leave the world: destroy megatron-core's groups and torch's. Not collective."""
+    assert dist.get_rank() == topology.rank
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+
+
+def _place_from_environment() -> tuple[int, int, int]:
+    present = [name for name in _ENVIRONMENT if name in os.environ]
+    if not present:
+        return 0, 1, 0
+    missing = [name for name in _ENVIRONMENT if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"the environment has {', '.join(present)} but not {', '.join(missing)}: "
+            "start the ranks with torchrun, or unset them all for a single process"
+        )
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if not 0 <= rank < world_size:
+        raise ValueError(f"RANK={rank} must be from 0 to {world_size - 1} for WORLD_SIZE={world_size}")
+    return rank, world_size, int(os.environ.get("LOCAL_RANK", rank))
+
+
+def _check_division(config: ParallelConfig, world_size: int) -> None:
+    ranks_per_model = config.tensor * config.pipeline
+    if world_size % ranks_per_model == 0:
+        return
+    divisors = [size for size in range(1, world_size + 1) if world_size % size == 0]
+    nearest = sorted(divisors, key=lambda size: (abs(size - ranks_per_model), size))[:2]
+    below = world_size // ranks_per_model * ranks_per_model
+    worlds = " or ".join(str(size) for size in (below, below + ranks_per_model) if size)
+    raise ValueError(
+        f"parallel.tensor={config.tensor} times parallel.pipeline={config.pipeline} is {ranks_per_model}, which does "
+        f"not divide the {world_size} ranks of this run: choose a product of {' or '.join(map(str, sorted(nearest)))}, "
+        f"or start {worlds} ranks"
+    )
+
+
+def _device_and_backend(config: ParallelConfig, local_rank: int) -> tuple[torch.device, str]:
+    has_cuda = torch.cuda.is_available()
+    if config.backend is Backend.nccl and not has_cuda:
+        raise ValueError("parallel.backend=nccl needs a CUDA device and this machine has none: choose auto or gloo")
+    if config.backend is Backend.gloo or not has_cuda:
+        return torch.device("cpu"), "gloo"
+    if local_rank >= torch.cuda.device_count():  # never ran: no GPU yet
+        raise ValueError(
+            f"LOCAL_RANK={local_rank} but this machine has {torch.cuda.device_count()} GPUs: start one rank per GPU"
+        )
+    return torch.device("cuda", local_rank), "nccl"  # never ran: no GPU yet
+
+
+def _store(rank: int, world_size: int, timeout_s: float) -> Store:
+    if "MASTER_ADDR" not in os.environ:
+        store: Store = HashStore()
+    else:
+        store, _, _ = next(iter(dist.rendezvous("env://", rank, world_size, timeout=timedelta(seconds=timeout_s))))
+    return PrefixStore(f"seif_nemo/{next(_builds)}", store)

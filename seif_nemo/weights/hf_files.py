@@ -1,0 +1,166 @@
+"""Hugging Face safetensors directories: reading slices, and writing a directory that appears whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seif_nemo.models.architecture import read_json
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"}
+
+
+class HfFiles:
+    """An open safetensors checkpoint, in one file or several with an index. Use it as a context manager.
+
+    Raises ValueError, naming the file, where one is missing or is not safetensors, and where the index and the files
+    disagree.
+    """
+
+    def __init__(self, hf_dir: str | Path) -> None:
+        self.path = Path(hf_dir)
+        self._stack = contextlib.ExitStack()
+        self.file_of = self._read_layout()  # tensor name -> file name
+        try:
+            names = list(dict.fromkeys(self.file_of.values()))
+            self._files = {name: self._stack.enter_context(_open(self.path / name)) for name in names}
+            self._check_index()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> "HfFiles":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._files[self.file_of[name]].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """As safetensors names it: "F32", "BF16", …"""
+        return self._files[self.file_of[name]].get_slice(name).get_dtype()
+
+    def metadata(self, file: str) -> dict[str, str] | None:
+        return self._files[file].metadata()
+
+    def read(self, name: str, rows: slice, columns: slice | None = None) -> Tensor:
+        """Rows (and columns) of a tensor, in its own dtype, on the CPU. Nothing else of it is read."""
+        part = self._files[self.file_of[name]].get_slice(name)
+        return part[rows] if columns is None else part[rows, columns]
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], ignored: set[str]) -> None:
+        """Raise ValueError, naming tensors and file, unless the checkpoint holds exactly `expected` (and `ignored`)."""
+        missing = [name for name in expected if name not in self.file_of]
+        if missing:
+            raise ValueError(f"{self.path} lacks {_some(missing)}, which config.json calls for")
+        extra = [name for name in self.file_of if name not in expected and name not in ignored]
+        if extra:
+            file = self.path / self.file_of[extra[0]]
+            raise ValueError(f"{file} holds {_some(extra)}, which the architecture in config.json does not have")
+        for name, shape in expected.items():
+            if self.shape(name) != shape:
+                file = self.path / self.file_of[name]
+                raise ValueError(f"{file}: {name} has shape {list(self.shape(name))}, config.json says {list(shape)}")
+
+    def _read_layout(self) -> dict[str, str]:
+        index = self.path / _INDEX
+        if index.exists():
+            layout = read_json(index).get("weight_map")
+            if not isinstance(layout, dict) or not layout:
+                raise ValueError(f"{index} has no weight_map")
+            return dict(layout)
+        with _open(self.path / _SINGLE) as file:
+            return dict.fromkeys(file.keys(), _SINGLE)
+
+    def _check_index(self) -> None:
+        for file, handle in self._files.items():
+            claimed = {name for name, place in self.file_of.items() if place == file}
+            held = set(handle.keys())
+            if claimed != held:
+                names = sorted(claimed ^ held)
+                raise ValueError(f"{self.path / _INDEX} and {self.path / file} disagree about {_some(names)}")
+
+
+class HfWriter:
+    """Writes a Hugging Face directory beside its place and moves it there when it is whole.
+
+    The files are laid out as in `source`, and everything of the source directory that is no weight (config, tokenizer,
+    index) is copied. A file is written as soon as its last tensor came, so memory holds about one file.
+    """
+
+    def __init__(self, out_dir: str | Path, source: HfFiles) -> None:
+        self._out = Path(out_dir)
+        self._source = source
+        self._waiting: dict[str, dict[str, Tensor]] = {}
+        self._names = {
+            file: {name for name, place in source.file_of.items() if place == file}
+            for file in dict.fromkeys(source.file_of.values())
+        }
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=self._out.parent))
+        self._temporary.chmod(0o755)
+        for path in sorted(source.path.iterdir()):
+            if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES:
+                shutil.copyfile(path, self._temporary / path.name)
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take a whole tensor on the CPU, in the dtype it shall have on disk."""
+        file = self._source.file_of[name]
+        waiting = self._waiting.setdefault(file, {})
+        assert name not in waiting, name
+        waiting[name] = tensor.contiguous()
+        if len(waiting) == len(self._names[file]):
+            save_file(self._waiting.pop(file), self._temporary / file, metadata=self._source.metadata(file))
+            (self._temporary / file).chmod(0o644)  # safetensors makes it private
+            self._names.pop(file)
+
+    def commit(self) -> None:
+        """Flush everything to disk and put the directory in its place, over an older one if there is one."""
+        assert not self._names, f"never written: {sorted(self._names)}"
+        for path in self._temporary.iterdir():
+            _flush(path)
+        _flush(self._temporary)
+        if self._out.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.old.", dir=self._out.parent))
+            os.rename(self._out, retired / "old")
+            os.rename(self._temporary, self._out)
+            shutil.rmtree(retired)
+        else:
+            os.rename(self._temporary, self._out)
+        _flush(self._out.parent)
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _open(path: Path) -> safe_open:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: model.path must hold safetensors")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
