@@ -1,0 +1,135 @@
+"""Every layout computes what transformers computes, and gives the weights back unchanged."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from seif_nemo.config.parallel import ParallelConfig
+from seif_nemo.models.architecture import Architecture, read_architecture
+from seif_nemo.models.builder import build_gpt
+from seif_nemo.parallel.topology import Topology, build_topology, shutdown
+from seif_nemo.weights.hf import export_hf, load_hf_weights
+from tests.dist.harness import run_ranks
+from tests.tiny_hf import make_tiny_hf
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "rope_theta": 500.0,
+}
+MODELS = {
+    "llama": {"family": "llama", "rope_parameters": LLAMA3, "shard_size": "40KB"},
+    "llama_tied": {"family": "llama", "tie_word_embeddings": True, "vocab_size": 97},
+    "qwen2": {"family": "qwen2", "num_hidden_layers": 3},
+    "qwen2_tied": {"family": "qwen2", "tie_word_embeddings": True},
+    "qwen3": {"family": "qwen3", "shard_size": "40KB", "head_dim": 16},
+    "qwen3_one_group": {"family": "qwen3", "num_key_value_heads": 1, "tie_word_embeddings": True},
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    tensor: int = 1
+    pipeline: int = 1
+    sequence: bool = False
+
+
+def _tokens() -> torch.Tensor:
+    return torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(7))
+
+
+def _forward(model: torch.nn.Module, topology: Topology, tokens_BS: torch.Tensor, hidden: int) -> torch.Tensor | None:
+    """Logits [B, S, whole padded vocabulary] on the last stage, through every stage in turn."""
+    batch, length = tokens_BS.shape
+    positions = torch.arange(length).expand(batch, length)
+    if not topology.is_first_stage:
+        rows = length // topology.tensor if topology.sequence else length
+        received = torch.empty(rows, batch, hidden)
+        dist.recv(received, src=topology.rank - topology.world_size // topology.pipeline)
+        model.set_input_tensor(received)
+    out = model(tokens_BS, positions, None, runtime_gather_output=True)
+    if topology.is_last_stage:
+        return out
+    dist.send(out.contiguous(), dst=topology.rank + topology.world_size // topology.pipeline)
+    return None
+
+
+def _check_layouts(layouts: list[Layout], models: dict[str, Path], expected: dict[str, torch.Tensor], out: Path) -> int:
+    checked = 0
+    for number, layout in enumerate(layouts):
+        config = ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence)
+        topology = build_topology(config, seed=1, threads=1)
+        for name, path in models.items():
+            arch = read_architecture(path)
+            model = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64).eval()
+            load_hf_weights(model, arch, topology, path)
+            with torch.no_grad():
+                logits = _forward(model, topology, _tokens(), arch.hidden_size)
+            if logits is not None:
+                _close(logits, expected[name], arch, f"{name} {layout}")
+            export_hf(model, arch, topology, out / f"{topology.world_size}-{number}-{name}", source_dir=path)
+            checked += 1
+        shutdown(topology)
+    return checked
+
+
+def _close(logits: torch.Tensor, expected: torch.Tensor, arch: Architecture, label: str) -> None:
+    worst = (logits[..., : arch.vocab_size] - expected).abs().max().item()
+    assert worst <= 1e-5 * max(1.0, expected.abs().max().item()), f"{label}: logits differ by {worst}"
+    assert (logits[..., arch.vocab_size :] == -1e9).all(), label
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: make_tiny_hf(root / name, seed=i, **spec) for i, (name, spec) in enumerate(MODELS.items())}
+
+
+@pytest.fixture(scope="module")
+def expected(models: dict[str, Path]) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        return {
+            name: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(_tokens()).logits
+            for name, path in models.items()
+        }
+
+
+LAYOUTS = {
+    1: [Layout()],
+    2: [Layout(tensor=2), Layout(tensor=2, sequence=True), Layout(pipeline=2)],
+    4: [Layout(tensor=4), Layout(tensor=2, pipeline=2, sequence=True)],
+}
+
+
+@pytest.mark.parametrize("world_size", LAYOUTS)
+def test_logits_equal_transformers_and_export_equals_the_source(
+    world_size: int, models: dict[str, Path], expected: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    layouts = LAYOUTS[world_size]
+    checked = run_ranks(world_size, _check_layouts, layouts, models, expected, tmp_path)
+    assert checked == [len(layouts) * len(models)] * world_size
+    for number, name in itertools.product(range(len(layouts)), models):
+        _same_directory(models[name], tmp_path / f"{world_size}-{number}-{name}")
+
+
+def _same_directory(source: Path, exported: Path) -> None:
+    assert sorted(path.name for path in exported.iterdir()) == sorted(path.name for path in source.iterdir())
+    for path in source.iterdir():
+        if path.suffix != ".safetensors":
+            assert (exported / path.name).read_bytes() == path.read_bytes()
+            continue
+        with safe_open(path, "pt") as a, safe_open(exported / path.name, "pt") as b:
+            assert sorted(a.keys()) == sorted(b.keys())
+            for name in a.keys():  # noqa: SIM118 - safe_open is no mapping
+                left, right = a.get_tensor(name), b.get_tensor(name)
+                assert left.dtype == right.dtype
+                assert torch.equal(left, right), name
