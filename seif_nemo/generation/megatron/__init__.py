@@ -1,0 +1,1 @@
+"""Generation in place, on the weights that are being trained."""
