@@ -36,21 +36,13 @@ def run_ranks(world_size: int, fn: Callable[..., Any], *args: Any, timeout_s: fl
     so several times with `shutdown` in between. Raises `RankError` with the traceback of the first rank that raised or
     died, and `TimeoutError` after `timeout_s` seconds (every rank then prints its stacks). No rank outlives the call.
     """
-    context = _context()
+    context = process_context()
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
     ranks: list[tuple[Any, Connection]] = []
     try:
         for rank in range(world_size):
             receiver, sender = context.Pipe(duplex=False)
-            env = {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(world_size),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(store.port),
-                "TORCHELASTIC_USE_AGENT_STORE": "True",
-                "GLOO_SOCKET_IFNAME": "lo",
-            }
+            env = rank_environment(rank, world_size, store.port)
             process = context.Process(target=_rank_main, args=(env, timeout_s, sender, fn, args), daemon=True)
             process.start()
             sender.close()
@@ -103,7 +95,21 @@ def _rank_main(env: dict[str, str], timeout_s: float, sender: Connection, fn: Ca
     os._exit(0)  # process groups of a failed rank must not delay the exit
 
 
-def _context() -> Any:
+def rank_environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """What torchrun would set for a rank whose store listens on `port` of this machine."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
+def process_context() -> Any:
+    """The multiprocessing context of the fork server that has torch and megatron-core imported."""
     context = multiprocessing.get_context("forkserver")
     with _environment(_THREADS):  # the fork server keeps the environment it starts with, and its children inherit it
         multiprocessing.forkserver.set_forkserver_preload(_PRELOAD)

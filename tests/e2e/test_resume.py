@@ -1,0 +1,102 @@
+"""A run that is killed again and again ends exactly as one that is left alone."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from seif_nemo.types.records import Phase
+from tests.e2e.attempts import Attempt, num_ledger_lines, outcome, parquet_bytes
+
+WORLD_SIZE = 2
+NUM_KILLS = 14
+ROUNDS = 2
+
+
+def overrides(tiny_model: Path, root: Path, name: str, *more: str) -> list[str]:
+    """Two short rounds with every phase in them: 24 units of work."""
+    return [
+        "experiment=quickstart",
+        f"run.root={root}",
+        f"run.name={name}",
+        f"model.path={tiny_model}",
+        f"data.seeds={tiny_model}/data/probe_seeds.parquet",
+        f"data.probe_seeds={tiny_model}/data/probe_seeds.parquet",
+        f"data.heldout={tiny_model}/data/heldout.parquet",
+        "data.max_probe_seeds=24",
+        "data.max_heldout_prompts=24",
+        f"evolution.rounds={ROUNDS}",
+        "evolution.evaluation_samples=1",
+        "evolution.synthesis_batch=120",
+        "evolution.min_kept_share=0.01",
+        "algorithm.instructor.max_steps=3",
+        "algorithm.instructor.prompts_per_step=8",
+        "algorithm.follower.max_steps=4",
+        "algorithm.follower.prompts_per_step=8",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of an uninterrupted run."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    attempt = Attempt(WORLD_SIZE, overrides(tiny_model, root, "run"), root / "log")
+    codes = attempt.wait(timeout_s=300)
+    assert codes == [0] * WORLD_SIZE, (root / "log.0").read_text()
+    return root / "run"
+
+
+def kill_points(run_dir: Path, rng: random.Random) -> list[int]:
+    """Numbers of finished units at which to kill: at least one inside every phase, the rest anywhere, in order."""
+    phases = [json.loads(line)["key"]["phase"] for line in (run_dir / "ledger.jsonl").read_text().splitlines()]
+    points = {rng.choice([i for i, name in enumerate(phases) if name == phase.value]) for phase in Phase}
+    assert len(points) == len(Phase)
+    rest = sorted(set(range(len(phases))) - points)
+    return sorted(points | set(rng.sample(rest, NUM_KILLS - len(points))))
+
+
+def test_fourteen_kills_change_nothing(tiny_model: Path, undisturbed: Path, tmp_path: Path) -> None:
+    rng = random.Random(20)
+    arguments = overrides(tiny_model, tmp_path, "run")
+    run_dir = tmp_path / "run"
+    for number, point in enumerate(kill_points(undisturbed, rng)):
+        attempt = Attempt(WORLD_SIZE, arguments, tmp_path / f"log-{number}")
+        reached = attempt.wait_until(lambda point=point: num_ledger_lines(run_dir) >= point, timeout_s=180)
+        assert reached, (tmp_path / f"log-{number}.0").read_text()
+        time.sleep(rng.uniform(0.0, 1.0))  # somewhere inside the unit after it
+        attempt.kill()
+    assert num_ledger_lines(run_dir) < num_ledger_lines(undisturbed)
+    attempt = Attempt(WORLD_SIZE, arguments, tmp_path / "log-last")
+    assert attempt.wait(timeout_s=300) == [0] * WORLD_SIZE, (tmp_path / "log-last.0").read_text()
+    assert outcome(run_dir) == outcome(undisturbed)
+    assert parquet_bytes(run_dir) == parquet_bytes(undisturbed)
+    weights = "export/follower-02/model.safetensors"
+    assert (run_dir / weights).read_bytes() == (undisturbed / weights).read_bytes()
+
+
+def test_a_request_to_stop_ends_after_the_step_and_the_run_goes_on(
+    tiny_model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    arguments = overrides(tiny_model, tmp_path, "run")
+    run_dir = tmp_path / "run"
+    attempt = Attempt(WORLD_SIZE, arguments, tmp_path / "log-a")
+    assert attempt.wait_until(lambda: num_ledger_lines(run_dir) >= 3, timeout_s=180)
+    attempt.signal(signal.SIGINT)
+    assert attempt.wait(timeout_s=60) == [130] * WORLD_SIZE
+    assert "the same command continues" in (tmp_path / "log-a.0").read_text()
+    attempt = Attempt(WORLD_SIZE, arguments, tmp_path / "log-b")
+    assert attempt.wait(timeout_s=300) == [0] * WORLD_SIZE
+    assert outcome(run_dir) == outcome(undisturbed)
+
+
+def test_another_configuration_is_refused_and_named(tiny_model: Path, undisturbed: Path, tmp_path: Path) -> None:
+    before = outcome(undisturbed)
+    changed = overrides(tiny_model, undisturbed.parent, "run", "algorithm.clip_high=0.25")
+    attempt = Attempt(WORLD_SIZE, changed, tmp_path / "log")
+    assert attempt.wait(timeout_s=120) == [2] * WORLD_SIZE
+    assert "algorithm.clip_high: 0.2 is now 0.25" in (tmp_path / "log.0").read_text()
+    assert outcome(undisturbed) == before
