@@ -1,0 +1,303 @@
+"""How it came about: gate decisions, training curves, diversity, wall time."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from seif_nemo.observability.metrics import latest
+from seif_nemo.observability.report.charts import (
+    Band,
+    Bar,
+    Segment,
+    Series,
+    as_number,
+    as_rate,
+    line_chart,
+    stacked_bars,
+)
+from seif_nemo.observability.report.loading import RunData
+from seif_nemo.observability.report.markup import Html, clip, tag
+from seif_nemo.observability.report.parts import count, not_yet, number, section, table, words
+from seif_nemo.observability.summary import PHASE_NAMES, format_duration, value_of
+from seif_nemo.types.records import Phase, RejectReason, StepMetrics
+
+_REASON_NAMES = {
+    RejectReason.WRONG_COUNT.value: "wrong number",
+    RejectReason.NOT_A_CONSTRAINT.value: "no constraint",
+    RejectReason.CONFLICT.value: "conflict by rule",
+    RejectReason.FILTERED.value: "refused by Filter",
+    RejectReason.FILTER_MISSING.value: "Filter silent",
+}
+_REASON_COLORS = ("slate", "yellow", "orange", "pink", "brown", "sky", "red", "violet", "teal", "green", "plum", "aqua")
+_ROLES = ((Phase.INSTRUCTOR, "Instructor", "c-instructor"), (Phase.FOLLOWER, "Follower", "c-follower"))
+_PARTS = {"generate": "blue", "answer": "aqua", "reference": "yellow", "train": "orange", "save": "violet"}
+_SMOOTH_FROM, _SMOOTH_OVER = 12, 5  # steps
+_FREQUENT = 5
+
+
+def reason_name(reason: str) -> str:
+    """A gate reason in words."""
+    return _REASON_NAMES.get(reason, reason.replace("_", " "))
+
+
+def gate_section(data: RunData) -> Html:
+    lead = (
+        "What the gate decided on each output of the Instructor: while it was trained (the reward's view) and while "
+        "the Follower's data were written. Every refusal has a reason."
+    )
+    heading = "Gate decisions"
+    bars, counted = [], []
+    for round_ in sorted({m.key.round for m in data.metrics}):
+        for phase, label in ((Phase.INSTRUCTOR, "training"), (Phase.SYNTHESIS, "data set")):
+            counts = _gate_counts([m for m in data.steps(phase) if m.key.round == round_])
+            if counts["asked"]:
+                counted.append((round_, label, counts))
+                bars.append(_gate_bar(f"R{round_} {label}", counts))
+    if not counted:
+        return section("gate", heading, lead, not_yet("the gate has decided nothing."))
+    reasons = [r for r in _gate_reasons() if any(counts[r] for _, _, counts in counted)]
+    reasons += sorted({name for _, _, c in counted for name in c if c[name]} - {"asked", "kept", *reasons})
+    head = ["round", "for", "asked", "kept", "kept share", *map(reason_name, reasons)]
+    rows = [
+        [
+            str(r),
+            label,
+            count(c["asked"]),
+            count(c["kept"]),
+            number(c["kept"] / c["asked"]),
+            *(count(c[n]) for n in reasons),
+        ]
+        for r, label, c in counted
+    ]
+    chart = stacked_bars("Gate decisions, share of those asked", bars, whole=1.0, number=_percent, x_label="share")
+    return section("gate", heading, lead, chart, table(head, rows))
+
+
+def curves_section(data: RunData) -> Html:
+    lead = (
+        "One point per step; steps are numbered through over the rounds. In long rounds the thin line is each step and "
+        f"the thick one the mean over {_SMOOTH_OVER} neighbours. KL is the k3 estimate to the reference policy. The "
+        "train/generate ratio should stay near 1; the dashed line is the warning at 1.05."
+    )
+    heading = "Training curves"
+    charts: list[Html] = []
+    for name, title, limits, rule in (
+        ("reward/mean", "mean reward", (0.0, 1.0), None),
+        ("train/kl", "KL to the reference", None, None),
+        ("mismatch/ratio", "train/generate ratio", None, 1.05),
+    ):
+        for phase, role, color in _ROLES:
+            chart = _curve(data.steps(phase), name, f"{role}: {title}", color, limits, rule)
+            charts.append(chart or not_yet(f"{role} has no step with a {title}."))
+    rows = [_phase_row(round_, role, steps) for round_, role, steps in _role_phases(data)]
+    head = ["round", "role", "steps", "reward, first → last quarter", "KL at the end", "gradient norm, highest"]
+    head += ["clipped tokens", "ratio, highest", "tokens per answer", "tokens/s", "missing verdicts, highest step"]
+    summary = table(head, rows, caption="By phase") if rows else None
+    return section("curves", heading, lead, tag("div", charts, class_="grid"), summary)
+
+
+def diversity_section(data: RunData) -> Html:
+    lead = (
+        "Share of the Instructor's outputs that have a template of their own after numbers and names are taken out. A "
+        "fall means that it repeats itself: harder by collapse, not by skill."
+    )
+    heading = "Diversity of the Instructor's instructions"
+    sources = (
+        (Phase.SYNTHESIS, "synthesis/distinct_template_share", "data set", "c-blue"),
+        (Phase.PROBE_BEFORE, "probe/distinct_template_share", "probe before the phase", "c-slate"),
+        (Phase.PROBE_AFTER, "probe/distinct_template_share", "probe after the phase", "c-orange"),
+    )
+    series = []
+    for phase, name, label, color in sources:
+        points = [(s.key.round, v) for s in data.steps(phase) if (v := value_of(s, name)) is not None]
+        if points:
+            series.append(Series(label, color, tuple(points)))
+    if not series:
+        return section("diversity", heading, lead, not_yet("no outputs of the Instructor were counted."))
+    rounds = sorted({round(x) for s in series for x, _ in s.points})
+    title = "Distinct templates per round"
+    limits = (0.0, 1.0)
+    chart = line_chart(title, series, x_label="round", y_label="share", x_ticks=rounds, limits=limits, number=as_rate)
+    rows = []
+    for r in rounds:
+        values = [value_of(latest(data.metrics, r, phase), name) for phase, name, _, _ in sources]
+        conflicts = value_of(latest(data.metrics, r, Phase.SYNTHESIS), "synthesis/conflict_share")
+        rows.append([str(r), *map(number, values), number(conflicts)])
+    head = ["round", *(label for _, _, label, _ in sources), "conflicts among kept"]
+    frequent = [_frequent(files.round, [row.constraints for row in files.kept]) for files in data.rounds if files.kept]
+    return section("diversity", heading, lead, tag("div", chart, table(head, rows), class_="grid"), frequent)
+
+
+def time_section(data: RunData) -> Html:
+    lead = "Seconds that the finished steps took. Queueing, restarts and steps that were lost are not in it."
+    heading = "Wall time by phase"
+    phases = [p for p in Phase if any(value_of(s, "time_s/total") is not None for s in data.steps(p))]
+    untimed = [PHASE_NAMES[p] for p in Phase if p not in phases and data.steps(p)]
+    if not phases:
+        return section("time", heading, lead, not_yet("no step has recorded its time."))
+    bars = [_time_bar(phase, data.steps(phase)) for phase in phases]
+    rows = []
+    for r in sorted({m.key.round for m in data.metrics}):
+        seconds = [_seconds([s for s in data.steps(p) if s.key.round == r]) for p in phases]
+        total = sum(s for s in seconds if s is not None)
+        rows.append([str(r), *("-" if s is None else format_duration(s) for s in seconds), format_duration(total)])
+    head = ["round", *(_SHORT_PHASES[p] for p in phases), "sum"]
+    end = max(sum(s.value for s in bar.segments) for bar in bars)
+    unit, divisor = ("hours", 3600) if end > 3 * 3600 else ("minutes", 60) if end > 180 else ("seconds", 1)
+    chart = stacked_bars(
+        "Wall time by phase, all rounds",
+        bars,
+        whole=None,
+        number=lambda seconds: as_number(seconds / divisor),
+        x_label=unit,
+    )
+    note = f"No time was recorded for: {', '.join(untimed)}." if untimed else None
+    return section("time", heading, lead, chart, table(head, rows), tag("p", note, class_="soft") if note else None)
+
+
+_SHORT_PHASES = {
+    Phase.PROBE_BEFORE: "probe before",
+    Phase.INSTRUCTOR: "Instructor",
+    Phase.PROBE_AFTER: "probe after",
+    Phase.SYNTHESIS: "synthesis",
+    Phase.FOLLOWER: "Follower",
+    Phase.EVALUATION: "evaluation",
+}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _gate_reasons() -> list[str]:
+    return [reason.value for reason in RejectReason]
+
+
+def _gate_counts(steps: Sequence[StepMetrics]) -> Counter[str]:
+    """Sums of the gate's counts; `unaccounted` are outputs that were asked about and neither kept nor refused."""
+    counts: Counter[str] = Counter()
+    for step in steps:
+        for name in step.values:
+            if name.startswith("gate/") and (value := value_of(step, name)) is not None:
+                counts[name.removeprefix("gate/")] += round(value)
+    missing = 2 * counts["asked"] - sum(counts.values())
+    if missing > 0:
+        counts["unaccounted"] = missing
+    return counts
+
+
+def _gate_bar(label: str, counts: Counter[str]) -> Bar:
+    colors = {"kept": "c-blue"}
+    for index, reason in enumerate(_gate_reasons()):
+        colors[reason] = f"c-{_REASON_COLORS[index % len(_REASON_COLORS)]}"
+    names = ["kept", *_gate_reasons(), *sorted(set(counts) - {"asked", "kept", *_gate_reasons()})]
+    segments = [Segment(reason_name(n), colors.get(n, "c-slate"), counts[n] / counts["asked"]) for n in names]
+    return Bar(label, tuple(segments), f"{counts['asked']:,}")
+
+
+def _curve(
+    steps: Sequence[StepMetrics],
+    name: str,
+    title: str,
+    color: str,
+    limits: tuple[float, float] | None,
+    rule: float | None,
+) -> Html | None:
+    """The line of one value over a role's steps, rounds marked. None if no step has the value."""
+    bands: list[Band] = []
+    series: list[Series] = []
+    place = 0
+    for round_ in sorted({s.key.round for s in steps}):
+        found = [value_of(s, name) for s in steps if s.key.round == round_]
+        values = [math.nan if v is None else v for v in found]
+        bands.append(Band(place + 0.5, place + len(values) + 0.5, f"round {round_}"))
+        xs = [float(place + 1 + index) for index in range(len(values))]
+        long = len(values) >= _SMOOTH_FROM
+        if long:
+            series.append(Series(title, color, tuple(zip(xs, values, strict=True)), faint=True))
+            values = _smooth(values)
+        series.append(Series(title, color, tuple(zip(xs, values, strict=True)), in_legend=False))
+        place += len(xs)
+    if not any(math.isfinite(y) for one in series for _, y in one.points):
+        return None
+    series = [Series(s.label, s.color, s.points, faint=s.faint, in_legend=False) for s in series]
+    label = title.partition(": ")[2]
+    return line_chart(title, series, x_label="step", y_label=label, bands=bands, limits=limits, rule=rule)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Centred means over `_SMOOTH_OVER` steps; at the ends over what there is. NaN only where all of them are."""
+    half = _SMOOTH_OVER // 2
+    means = []
+    for index in range(len(values)):
+        near = [v for v in values[max(0, index - half) : index + half + 1] if math.isfinite(v)]
+        means.append(statistics.fmean(near) if near else math.nan)
+    return means
+
+
+def _role_phases(data: RunData) -> list[tuple[int, str, list[StepMetrics]]]:
+    phases = []
+    for round_ in sorted({m.key.round for m in data.metrics}):
+        for phase, role, _ in _ROLES:
+            if steps := [s for s in data.steps(phase) if s.key.round == round_]:
+                phases.append((round_, role, steps))
+    return phases
+
+
+def _phase_row(round_: int, role: str, steps: Sequence[StepMetrics]) -> list[str]:
+    def values(name: str) -> list[float]:
+        return [v for s in steps if (v := value_of(s, name)) is not None]
+
+    def pick(name: str, how: str) -> float | None:
+        found = values(name)
+        if not found:
+            return None
+        return {"last": found[-1], "max": max(found), "mean": statistics.fmean(found)}[how]
+
+    rewards = values("reward/mean")
+    quarter = max(1, len(rewards) // 4)
+    ends = [statistics.fmean(part) for part in (rewards[:quarter], rewards[-quarter:]) if part]
+    return [
+        str(round_),
+        role,
+        str(len(steps)),
+        " → ".join(f"{v:.3f}" for v in ends) or "-",
+        number(pick("train/kl", "last"), 4),
+        number(pick("train/grad_norm", "max"), 2),
+        number(pick("train/clip_fraction", "mean"), 4),
+        number(pick("mismatch/ratio", "max"), 4),
+        number(pick("generate/mean_tokens", "mean"), 1),
+        count(pick("generate/tokens_per_s", "mean")),
+        "-" if (missing := pick("reward/missing", "max")) is None else as_number(missing),
+    ]
+
+
+def _frequent(round_: int, rows: Sequence[tuple[str, ...]]) -> list[Html]:
+    """The constraints that stand in the most rows of a round's q.parquet."""
+    counts = Counter(text for row in rows for text in set(row))
+    top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_FREQUENT]
+    cells = [[words(clip(text, 300)), f"{n:,}", number(n / len(rows))] for text, n in top]
+    heading = (
+        f"Most frequent constraints of round {round_}: {len(counts):,} different ones in {len(rows):,} instructions"
+    )
+    return [tag("h3", heading), table(["constraint", "instructions", "share"], cells)]
+
+
+def _seconds(steps: Sequence[StepMetrics]) -> float | None:
+    found = [v for s in steps if (v := value_of(s, "time_s/total")) is not None]
+    return sum(found) if found else None
+
+
+def _time_bar(phase: Phase, steps: Sequence[StepMetrics]) -> Bar:
+    total = _seconds(steps) or 0.0
+    names = {n.removeprefix("time_s/") for s in steps for n in s.values if n.startswith("time_s/")} - {"total"}
+    ordered = [n for n in _PARTS if n in names] + sorted(names - set(_PARTS))
+    segments = []
+    for name in ordered:
+        spent = sum(v for s in steps if (v := value_of(s, f"time_s/{name}")) is not None)
+        segments.append(Segment(name, f"c-{_PARTS[name]}" if name in _PARTS else "c-brown", spent))
+    rest = total - sum(s.value for s in segments)
+    label = "other" if segments else "not split up"
+    segments.append(Segment(label, "c-slate", max(0.0, rest)))
+    return Bar(_SHORT_PHASES[phase], tuple(segments), format_duration(total))
