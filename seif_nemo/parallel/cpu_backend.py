@@ -5,7 +5,10 @@ inside the modules of megatron-core that do so to a stand-in whose "cuda" is the
 other library and no code of ours sees a difference, and nothing is added to the cost of a torch call. What a stand-in
 cannot reach (methods of tensors) is wrapped function by function.
 
-`PATCHES` lists every change with its upstream symbol, its reason and the condition under which it goes.
+Where neither apex nor Transformer Engine is there, the distributed optimizer runs on torch's Adam, which its checkpoint
+code does not quite support: `apply_torch_adam_fixes` is for any device.
+
+`CPU_PATCHES` and `ADAM_PATCHES` list every change with its upstream symbol, its reason and when it goes.
 Written against megatron-core 0.16.1.
 """
 
@@ -39,8 +42,18 @@ class Patch:
 
 
 def apply_cpu_backend() -> None:
-    """Apply every patch of `PATCHES` once; a second call does nothing. Call it before any model is built."""
-    for patch in PATCHES:
+    """Apply every patch of `CPU_PATCHES` once; a second call does nothing. Call it before any model is built."""
+    _apply(CPU_PATCHES)
+
+
+def apply_torch_adam_fixes() -> None:
+    """Apply every patch of `ADAM_PATCHES` once, if megatron-core will use torch's Adam; else do nothing."""
+    if not _import("megatron.core.optimizer.distrib_optimizer").HAVE_APEX_OR_TE:
+        _apply(ADAM_PATCHES)
+
+
+def _apply(patches: tuple[Patch, ...]) -> None:
+    for patch in patches:
         if patch.name not in _applied:
             patch.apply(patch)
             _applied.add(patch.name)
@@ -219,10 +232,57 @@ def _rng_of_cpu(patch: Patch) -> None:
     module._get_cuda_rng_state, module._set_cuda_rng_state = get_state, set_state
 
 
+# --- torch's Adam under the distributed optimizer --------------------------------------------------------------------
+
+
+def _prime_before_state_dict(patch: Patch) -> None:
+    cls, name = _resolve(patch.symbols[0])
+    original = getattr(cls, name)
+
+    @functools.wraps(original)
+    def state_dict(self: Any) -> Any:
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter not in self.optimizer.state:
+                    self.optimizer.state[parameter] = {
+                        "step": torch.tensor(0.0),
+                        "exp_avg": torch.zeros_like(parameter),
+                        "exp_avg_sq": torch.zeros_like(parameter),
+                    }
+        return original(self)
+
+    setattr(cls, name, state_dict)
+
+
+def _own_step_after_load(patch: Patch) -> None:
+    cls, name = _resolve(patch.symbols[0])
+    original = getattr(cls, name)
+
+    @functools.wraps(original)
+    def load_state_dict(self: Any, state_dict: Any) -> None:
+        original(self, state_dict)
+        for state in self.optimizer.state.values():
+            state["step"] = state["step"].detach().clone()
+
+    setattr(cls, name, load_state_dict)
+
+
+def _keep_step_of_state(patch: Patch) -> None:
+    cls, name = _resolve(patch.symbols[0])
+    original = getattr(cls, name)
+
+    @functools.wraps(original)
+    def set_states(self: Any, model_param: Any, tensors: dict[str, Any]) -> None:
+        present = self._get_main_param_and_optimizer_states(model_param)
+        original(self, model_param, {"step": present["step"], **tensors})
+
+    setattr(cls, name, set_states)
+
+
 _NAMES_CUDA = "names the device 'cuda' or torch.cuda.current_device() for buffers, streams and synchronisation"
 _UPSTREAM_DEVICE = "megatron-core takes the device of a rank from one place that may answer 'cpu'"
 
-PATCHES: tuple[Patch, ...] = (
+CPU_PATCHES: tuple[Patch, ...] = (
     Patch(
         name="torch inside megatron-core",
         symbols=tuple(
@@ -283,5 +343,31 @@ PATCHES: tuple[Patch, ...] = (
         reason="reaches for the default generator of a CUDA device",
         remove_when=_UPSTREAM_DEVICE,
         apply=_rng_of_cpu,
+    ),
+)
+
+_OPTIMIZER = "megatron.core.optimizer.distrib_optimizer.DistributedOptimizer"
+
+ADAM_PATCHES: tuple[Patch, ...] = (
+    Patch(
+        name="state before the first step",
+        symbols=(f"{_OPTIMIZER}.state_dict",),
+        reason="torch's Adam has no state before its first step, and state_dict asserts that there is a `step`",
+        remove_when="a distributed optimizer over torch's Adam can be saved and loaded before its first step",
+        apply=_prime_before_state_dict,
+    ),
+    Patch(
+        name="one step count per parameter",
+        symbols=(f"{_OPTIMIZER}.load_state_dict",),
+        reason="load gives all parameters one `step` tensor; each update then advances it once per parameter",
+        remove_when="load_state_dict gives every parameter a `step` tensor of its own",
+        apply=_own_step_after_load,
+    ),
+    Patch(
+        name="step is no part of the sharded state",
+        symbols=(f"{_OPTIMIZER}._set_main_param_and_optimizer_states",),
+        reason="KeyError: 'step' while a distributed checkpoint is loaded, since torch's Adam keeps a step per parameter",
+        remove_when="_set_main_param_and_optimizer_states leaves alone what it is not given",
+        apply=_keep_step_of_state,
     ),
 )

@@ -15,7 +15,7 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from torch.distributed import HashStore, PrefixStore, ProcessGroup, Store
 
 from seif_nemo.config.parallel import Backend, ParallelConfig
-from seif_nemo.parallel.cpu_backend import apply_cpu_backend
+from seif_nemo.parallel.cpu_backend import apply_cpu_backend, apply_torch_adam_fixes
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _builds = itertools.count()  # a store may outlive a process group: each build gets names of its own in it
@@ -74,6 +74,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         torch.cuda.set_device(device)
     else:
         apply_cpu_backend()
+    apply_torch_adam_fixes()
     dist.init_process_group(
         backend,
         store=_store(rank, world_size, rendezvous_timeout_s),
