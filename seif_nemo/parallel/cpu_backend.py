@@ -274,7 +274,8 @@ def _keep_step_of_state(patch: Patch) -> None:
     @functools.wraps(original)
     def set_states(self: Any, model_param: Any, tensors: dict[str, Any]) -> None:
         present = self._get_main_param_and_optimizer_states(model_param)
-        original(self, model_param, {"step": present["step"], **tensors})
+        with torch.no_grad():
+            original(self, model_param, {"step": present["step"], **tensors})
 
     setattr(cls, name, set_states)
 
@@ -364,10 +365,11 @@ ADAM_PATCHES: tuple[Patch, ...] = (
         apply=_own_step_after_load,
     ),
     Patch(
-        name="step is no part of the sharded state",
+        name="parameters and states from a sharded checkpoint",
         symbols=(f"{_OPTIMIZER}._set_main_param_and_optimizer_states",),
-        reason="KeyError: 'step' while a distributed checkpoint is loaded, since torch's Adam keeps a step per parameter",
-        remove_when="_set_main_param_and_optimizer_states leaves alone what it is not given",
+        reason="loading a distributed checkpoint writes to fp32 parameters outside torch.no_grad, and then raises "
+        "KeyError: 'step', since torch's Adam keeps a step per parameter",
+        remove_when="_set_main_param_and_optimizer_states uses no_grad and leaves alone what it is not given",
         apply=_keep_step_of_state,
     ),
 )
