@@ -1,0 +1,112 @@
+"""Specs as values: which fields a kind uses, validation, JSON."""
+
+import json
+from typing import Any, cast
+
+from seif_nemo.constraints.text import fold, phrase_core, words
+from seif_nemo.types.constraints import Kind, Scope, Spec
+
+MAX_BOUND = 100_000  # more of anything than any response holds
+MAX_TEXT = 200
+
+# Kinds without bounds: they hold or they do not.
+WHOLE_KINDS = frozenset(
+    {
+        Kind.UPPERCASE,
+        Kind.LOWERCASE,
+        Kind.STARTS_WITH,
+        Kind.ENDS_WITH,
+        Kind.TITLE,
+        Kind.QUOTED,
+        Kind.JSON,
+    }
+)
+COUNT_KINDS = frozenset(Kind) - WHOLE_KINDS
+TEXT_KINDS = frozenset({Kind.KEYWORD, Kind.LETTER, Kind.SECTIONS, Kind.STARTS_WITH, Kind.ENDS_WITH})
+# Kinds that every response has some of, so that a limit of 0 is nonsense.
+NEVER_ZERO = frozenset({Kind.WORDS, Kind.SENTENCES, Kind.PARAGRAPHS})
+PARAGRAPH_DIVIDER = "***"
+
+_FIELDS = ("kind", "low", "high", "text", "scope")
+
+
+def validate(spec: Spec) -> Spec:
+    """The same spec, if its fields fit its kind. Raises ValueError that names the field and the value otherwise."""
+    where = f"spec of kind {spec.kind.value}"
+    if spec.low < 0 or spec.low > MAX_BOUND:
+        raise ValueError(f"{where}: low={spec.low} must be in [0, {MAX_BOUND}]")
+    if spec.high is not None and not spec.low <= spec.high <= MAX_BOUND:
+        raise ValueError(f"{where}: high={spec.high} must be in [low={spec.low}, {MAX_BOUND}] or None")
+    if spec.kind in WHOLE_KINDS and (spec.low != 0 or spec.high is not None):
+        raise ValueError(f"{where}: low={spec.low}, high={spec.high} but this kind counts nothing; leave them out")
+    if spec.kind in COUNT_KINDS and spec.low == 0 and spec.high is None:
+        raise ValueError(f"{where}: low=0, high=None demands nothing; set one of them")
+    if spec.kind in NEVER_ZERO and spec.high == 0:
+        raise ValueError(f"{where}: high=0 no response can satisfy; the least is 1")
+    _validate_text(spec, where)
+    return spec
+
+
+def _validate_text(spec: Spec, where: str) -> None:
+    if spec.kind is Kind.PARAGRAPHS:
+        if spec.text not in (None, PARAGRAPH_DIVIDER):
+            raise ValueError(f"{where}: text={spec.text!r} must be None or {PARAGRAPH_DIVIDER!r}, the divider")
+        return
+    if spec.kind not in TEXT_KINDS:
+        if spec.text is not None:
+            raise ValueError(f"{where}: text={spec.text!r} but this kind takes none; leave it out")
+        return
+    if spec.text is None or not fold(spec.text) or len(spec.text) > MAX_TEXT:
+        raise ValueError(f"{where}: text={spec.text!r} must be 1 to {MAX_TEXT} visible characters")
+    if spec.kind is Kind.LETTER and (len(spec.text) != 1 or spec.text.isspace()):
+        raise ValueError(f"{where}: text={spec.text!r} must be one character")
+    if spec.kind is Kind.SECTIONS and not words(spec.text):
+        raise ValueError(f"{where}: text={spec.text!r} must hold a word, such as 'Section'")
+    if spec.kind in (Kind.STARTS_WITH, Kind.ENDS_WITH) and not phrase_core(spec.text):
+        raise ValueError(f"{where}: text={spec.text!r} must be more than punctuation that a sentence ends with")
+
+
+def spec_to_fields(spec: Spec) -> dict[str, str | int | None]:
+    """The spec as plain JSON values; all five fields, in a fixed order."""
+    return {
+        "kind": spec.kind.value,
+        "low": spec.low,
+        "high": spec.high,
+        "text": spec.text,
+        "scope": spec.scope.value,
+    }
+
+
+def spec_from_fields(fields: dict[str, Any]) -> Spec:
+    """Inverse of `spec_to_fields`. Raises ValueError for missing, unknown or ill-typed fields and misfit values."""
+    if sorted(fields) != sorted(_FIELDS):
+        raise ValueError(f"spec fields {sorted(fields)} must be exactly {sorted(_FIELDS)}")
+    kind, low, high, text, scope = (fields[name] for name in _FIELDS)
+    kinds, scopes = [k.value for k in Kind], [s.value for s in Scope]
+    if kind not in kinds:
+        raise ValueError(f"spec kind={kind!r} must be one of {kinds}")
+    if scope not in scopes:
+        raise ValueError(f"spec scope={scope!r} must be one of {scopes}")
+    if type(low) is not int:
+        raise ValueError(f"spec low={low!r} must be an integer")
+    if high is not None and type(high) is not int:
+        raise ValueError(f"spec high={high!r} must be an integer or null")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"spec text={text!r} must be a string or null")
+    return validate(Spec(kind=Kind(kind), low=low, high=high, text=text, scope=Scope(scope)))
+
+
+def spec_to_json(spec: Spec) -> str:
+    """One line of canonical JSON: equal specs give equal strings."""
+    return json.dumps(spec_to_fields(spec), ensure_ascii=False, separators=(",", ":"))
+
+
+def spec_from_json(text: str) -> Spec:
+    """Inverse of `spec_to_json`. Raises ValueError if `text` is not JSON of a valid spec."""
+    try:
+        fields = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("spec JSON is nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"spec JSON must be an object, not {type(fields).__name__}")
+    return spec_from_fields(cast(dict[str, Any], fields))

@@ -1,0 +1,275 @@
+"""Words, sentences, paragraphs and phrases of a response: the one reading of text that all rules share.
+
+Every function here takes text that `clean` or `fold` has been through. Patterns are linear: possessive or followed by
+nothing that could fail.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+# Invisible characters would split a word for a rule and not for a reader: zero-width, soft hyphen, joiners, BOM.
+_TRANSLATE: dict[int, str | None] = {
+    **dict.fromkeys((0x00AD, 0x180E, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF)),
+    **dict.fromkeys((0x2018, 0x2019, 0x201A, 0x201B, 0x02BC, 0xFF07, 0x2032), "'"),
+    **dict.fromkeys((0x201C, 0x201D, 0x201E, 0x201F, 0xFF02, 0x2033), '"'),
+    **dict.fromkeys((0x2010, 0x2011), "-"),
+}
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_MARKS = "\u0300-\u036f\u064b-\u065f\u0670\u0900-\u0903\u093a-\u093c\u093e-\u094f\u0951-\u0957\u0962\u0963"
+_LETTERS = rf"[^\W_{_CJK}]|[{_MARKS}]"
+_JOINT = r"['\-]|(?<=\d)[.,](?=\d)"
+# A compound is one word, but four parts at most: else a whole answer glued with hyphens would be one word.
+_WORD = re.compile(rf"[{_CJK}]|(?:{_LETTERS})++(?:(?:{_JOINT})(?:{_LETTERS})++){{0,3}}")
+_WORD_CHAR = re.compile(_LETTERS)
+_FIRST_PART = re.compile(r"[^\-]++")
+
+COMMAS = ",，、،﹐"
+
+_TITLE = re.compile(r"<<([^<>\n]*)>>")
+_LEADING_TITLE = re.compile(r"\s*+<<[^<>\n]*>>[ \t]*+(?:\n|$)")
+_BULLET = re.compile(r"^[ \t]*+[*•◦‣▪+\-–][ \t]++(?=\S)", re.MULTILINE)
+_NUMBERED = re.compile(r"^[ \t]*+\d{1,3}[.)][ \t]++(?=\S)")
+_HEADING = re.compile(r"[ \t]*+#{1,6}[ \t]")
+_DIVIDER = re.compile(r"[ \t]*+(?:\*[ \t]*+){3,}+$|[ \t]*+(?:-[ \t]*+){3,}+$|[ \t]*+(?:_[ \t]*+){3,}+$")
+_SENTENCE_END = re.compile(r"[.!?…]++[\"')\]*_»}]*+(?=\s|$)|[。！？]++[\"')\]*_»」』]*+")
+_LAST_WORD = re.compile(r"[^\s(\"'\[]+$")
+_ABBREVIATIONS = frozenset(
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "sr",
+        "jr",
+        "st",
+        "vs",
+        "fig",
+        "no",
+        "approx",
+        "inc",
+        "ltd",
+        "e.g",
+        "i.e",
+        "cf",
+        "u.s",
+        "u.k",
+        "a.m",
+        "p.m",
+        "al",
+        "dept",
+        "est",
+    ]
+)
+
+
+def clean(text: str) -> str:
+    """NFC, without invisible characters and outer white space, with straight quotes and hyphens and one line end."""
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").translate(_TRANSLATE).strip()
+
+
+@lru_cache(maxsize=256)
+def fold(text: str) -> str:
+    """`clean`, without case: what phrases are compared in."""
+    return unicodedata.normalize("NFC", clean(text).casefold())
+
+
+@lru_cache(maxsize=256)
+def words(text: str) -> tuple[str, ...]:
+    """Words of clean text. "don't", "well-known" and "3.5" are one word each; a CJK character is a word."""
+    return tuple(m.group() for m in _WORD.finditer(text))
+
+
+def word_parts(text: str) -> frozenset[str]:
+    """Everything that can stand alone in the words of folded text: two texts without a common part share no word."""
+    return frozenset(part for word in words(text) for part in re.split(r"['\-.,]", word) if part)
+
+
+def is_wordy(char: str) -> bool:
+    """Part of a word in any script."""
+    return char.isalnum() or is_word_char(char)
+
+
+def is_word_char(char: str) -> bool:
+    """A letter, digit or combining mark of a script that separates words."""
+    return _WORD_CHAR.match(char) is not None
+
+
+# --- phrases
+
+
+@lru_cache(maxsize=256)
+def _phrase_pattern(folded_phrase: str) -> re.Pattern[str]:
+    return re.compile(r"\s+".join(re.escape(part) for part in folded_phrase.split()))
+
+
+@lru_cache(maxsize=64)
+def _boundaries(folded: str) -> tuple[frozenset[int], frozenset[int]]:
+    """Where words start, and where a phrase may end: a word's end, before "'s", after a compound's first part."""
+    starts: set[int] = set()
+    ends: set[int] = set()
+    for match in _WORD.finditer(folded):
+        word = match.group()
+        starts.add(match.start())
+        ends.add(match.end())
+        if word.endswith("'s"):
+            ends.add(match.end() - 2)
+        first = _FIRST_PART.match(word)
+        if first is not None:
+            ends.add(match.start() + first.end())
+    return frozenset(starts), frozenset(ends)
+
+
+def _is_loose(folded: str, start: int, end: int) -> bool:
+    """No letter continues the phrase on either side."""
+    before = start > 0 and is_word_char(folded[start]) and is_word_char(folded[start - 1])
+    after = end < len(folded) and is_word_char(folded[end - 1]) and is_word_char(folded[end])
+    return not before and not after
+
+
+def _is_whole(folded: str, start: int, end: int) -> bool:
+    """The phrase starts where a word starts and ends where one ends (edges that are punctuation are free)."""
+    starts, ends = _boundaries(folded)
+    return (start in starts or not is_wordy(folded[start])) and (end in ends or not is_wordy(folded[end - 1]))
+
+
+def count_phrase(folded: str, phrase: str, *, whole_words: bool) -> int:
+    """Occurrences of a phrase in folded text, none overlapping; white space may vary, punctuation may not.
+
+    With `whole_words` an occurrence uses up words of its own: "river" is in "river's" and once in "river-bank", not in
+    "up-river". Without it, any "river" counts that no letter continues. The first never exceeds the second. So a demand
+    for a word is held to the first count and a ban to the second, and together they can be reasoned about.
+    """
+    pattern = _phrase_pattern(fold(phrase))
+    if not pattern.pattern:
+        return 0
+    found, position = 0, 0
+    while (match := pattern.search(folded, position)) is not None:
+        start, end = match.span()
+        if _is_loose(folded, start, end) and (not whole_words or _is_whole(folded, start, end)):
+            found += 1
+            position = end
+        else:
+            position = start + 1
+    return found
+
+
+# --- the two ends
+
+_OPENERS = " \t\n\r\"'*_#>`([{•+-–"
+_CLOSERS = " \t\n\r\"'*_`)]}>"
+_STOPS = ".!?…。！？"
+
+
+def phrase_core(phrase: str) -> str:
+    """A start or end phrase in folded form, without the stop or comma that belongs to the sentence around it."""
+    return " ".join(fold(phrase).strip("\"'").rstrip(".,;: ").split())
+
+
+def starts_with(text: str, phrase: str) -> bool:
+    """The phrase comes first, after quotation marks, a title on a line of its own, and list or emphasis marks."""
+    folded, core = fold(text), phrase_core(phrase)
+    body = folded.lstrip("\"' \t\n")
+    title = _LEADING_TITLE.match(body)
+    body = body[title.end() :] if title is not None else body
+    body = body.lstrip(_OPENERS) if is_wordy(core[:1]) else body.lstrip()
+    match = _phrase_pattern(core).match(body)
+    return bool(core) and match is not None and _is_whole(body, 0, match.end())
+
+
+def ends_with(text: str, phrase: str) -> bool:
+    """The phrase comes last, but for closing marks and the sentence's own stop."""
+    core = phrase_core(phrase)
+    closed = fold(text).rstrip(_CLOSERS) if is_wordy(core[-1:]) else fold(text).rstrip()
+    pattern = re.compile(_phrase_pattern(core).pattern + r"\Z")
+    for body in (closed, closed.rstrip(_STOPS + _CLOSERS)):
+        match = pattern.search(body, max(0, len(body) - 4 * len(core) - 16))
+        if core and match is not None and _is_whole(body, match.start(), match.end()):
+            return True
+    return False
+
+
+# --- units
+
+
+def titles(text: str) -> list[str]:
+    """Texts in <<double angle brackets>> that hold a word."""
+    return [inner for inner in _TITLE.findall(text) if words(inner)]
+
+
+def bullets(text: str) -> list[str]:
+    """Contents of markdown bullet lines ("* x", "- x", "• x") that hold a word."""
+    body = text.strip('"')
+    lines = [line for line in body.split("\n") if not _DIVIDER.match(line)]
+    items = [_BULLET.sub("", line, count=1) for line in lines if _BULLET.match(line)]
+    return [item for item in items if words(item)]
+
+
+def _is_frame(line: str) -> bool:
+    """A line that is no prose: a divider, a heading, a title alone."""
+    return bool(_DIVIDER.match(line) or _HEADING.match(line) or _TITLE.fullmatch(line.strip(' \t"')))
+
+
+def paragraphs(text: str, divider: str | None = None) -> list[str]:
+    """Paragraphs that hold a word, separated by blank lines or rules; by `divider` alone where one is named."""
+    if divider is not None:
+        return [part for part in text.split(divider) if words(part)]
+    parts: list[str] = []
+    current: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        if line.strip() and not _DIVIDER.match(line):
+            current.append(line)
+            continue
+        if any(words(kept) and not _is_frame(kept) for kept in current):
+            parts.append("\n".join(current))
+        current = []
+    return parts
+
+
+def _sentence_blocks(text: str) -> list[tuple[bool, str]]:
+    """(is a list item, text) runs of prose within which a line break ends no sentence."""
+    blocks: list[tuple[bool, str]] = []
+    open_block = False
+    for line in text.strip('"').split("\n"):
+        if not line.strip() or _is_frame(line):
+            open_block = False
+            continue
+        item = _BULLET.match(line) or _NUMBERED.match(line)
+        if item is not None:
+            blocks.append((True, line[item.end() :]))
+        elif open_block:
+            blocks[-1] = (blocks[-1][0], blocks[-1][1] + "\n" + line)
+        else:
+            blocks.append((False, line))
+        open_block = True
+    return blocks
+
+
+def _ends_sentence(block: str, match: re.Match[str]) -> bool:
+    """False for the stops of abbreviations and initials, and for an ellipsis that the sentence goes on after."""
+    rest = block[match.end() :].lstrip()
+    if not rest or match.group()[0] in "。！？":
+        return True
+    if match.group()[0] == "…" or match.group().startswith(".."):
+        return not rest[0].islower()
+    if match.group() != ".":
+        return True
+    last = _LAST_WORD.search(block, max(0, match.start() - 24), match.start())
+    word = last.group() if last is not None else ""
+    initial = len(word) == 1 and word.isupper() and word != "I" and rest[0].isupper() and not block.isupper()
+    return word.casefold() not in _ABBREVIATIONS and not initial
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences that hold a word. Titles and headings are none; a list item is one only where a stop ends it."""
+    found: list[str] = []
+    for is_item, block in _sentence_blocks(text):
+        start = 0
+        for match in _SENTENCE_END.finditer(block):
+            if _ends_sentence(block, match):
+                found.append(block[start : match.end()])
+                start = match.end()
+        if not is_item:
+            found.append(block[start:])
+    return [sentence.strip() for sentence in found if words(sentence)]

@@ -1,0 +1,204 @@
+"""Rules: whether a response satisfies a spec. `COUNTERS` and `CHECKS` hold one entry per kind.
+
+What differs from the public IFEval checkers, on purpose: keywords are never regular expressions and match whole words;
+"don't" and "well-known" are one word; full-width commas and curly quotes count; sentences need no data files; language
+is not looked at; a phrase at the end may be followed by the sentence's own stop; JSON is an object or a list.
+
+Vacuous passes are refused. A response without a word fails everything, and so does one that only repeats the seed
+question. A demand that merely limits or forbids, and one on case or quotation, needs a response of two words at least
+(unless the limit itself is one word): else ":" or "Solution" would satisfy "no commas".
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import cast
+
+from seif_nemo.constraints.specs import COUNT_KINDS
+from seif_nemo.constraints.text import (
+    COMMAS,
+    bullets,
+    clean,
+    count_phrase,
+    ends_with,
+    fold,
+    paragraphs,
+    sentences,
+    starts_with,
+    titles,
+    words,
+)
+from seif_nemo.types.constraints import Kind, Scope, Spec
+from seif_nemo.types.verdicts import Outcome, Source, Verdict
+
+# (certain, possible): a lower bound is held to the first count and an upper bound to the second. They differ where a
+# mention is arguable ("river" in "up-river"); certain ≤ possible always.
+Counts = tuple[int, int]
+Counter = Callable[[str, str], Counts]  # (clean text, the spec's text or "") -> counts
+Check = Callable[[str, str, str], str | None]  # (clean text, raw response, the spec's text or "") -> what is wrong
+
+_PLACEHOLDER = re.compile(r"\[([^\[\]\n]++)\](?!\()")
+_LIST_MARK = re.compile(r"^[ \t]*+[*+\-][ \t]++", re.MULTILINE)
+_HIGHLIGHT = re.compile(r"\*\*(?=[^\s*])[^*\n]++\*\*|(?<!\*)\*(?=[^\s*])[^*\n]++\*(?!\*)")
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n?```", re.DOTALL | re.IGNORECASE)
+
+
+def _same(count: int) -> Counts:
+    return count, count
+
+
+def is_capital(word: str) -> bool:
+    """Has an upper-case letter and none that could be made one."""
+    return any(c.isupper() for c in word) and not any(_is_lower(c) for c in word)
+
+
+def _is_lower(char: str) -> bool:
+    return (char.islower() and char.upper() != char) or (char.istitle() and not char.isupper())
+
+
+def _count_placeholders(text: str, _: str) -> Counts:
+    return _same(sum(any(c.isalpha() for c in inner) and bool(words(inner)) for inner in _PLACEHOLDER.findall(text)))
+
+
+def _count_highlights(text: str, _: str) -> Counts:
+    return _same(sum(bool(words(found)) for found in _HIGHLIGHT.findall(_LIST_MARK.sub("", text))))
+
+
+def _count_sections(text: str, splitter: str) -> Counts:
+    marks = r"[ \t]*+[\"#*_>(\[]*+[ \t]*+"
+    number = r"[ \t]++(?:\d++|[ivxlc]++\b)"
+    pattern = rf"^{marks}{re.escape(fold(splitter))}{number}"
+    return _same(len(re.findall(pattern, fold(text), re.MULTILINE)))
+
+
+def _count_keyword(text: str, phrase: str) -> Counts:
+    folded = fold(text)
+    return count_phrase(folded, phrase, whole_words=True), count_phrase(folded, phrase, whole_words=False)
+
+
+COUNTERS: dict[Kind, Counter] = {
+    Kind.WORDS: lambda text, _: _same(len(words(text))),
+    Kind.SENTENCES: lambda text, _: _same(len(sentences(text))),
+    Kind.PARAGRAPHS: lambda text, divider: _same(len(paragraphs(text, divider or None))),
+    Kind.BULLETS: lambda text, _: _same(len(bullets(text))),
+    Kind.PLACEHOLDERS: _count_placeholders,
+    Kind.HIGHLIGHTS: _count_highlights,
+    Kind.SECTIONS: _count_sections,
+    Kind.KEYWORD: _count_keyword,
+    Kind.LETTER: lambda text, letter: _same(fold(text).count(fold(letter))),
+    Kind.CAPITAL_WORDS: lambda text, _: _same(sum(is_capital(word) for word in words(text))),
+    Kind.COMMAS: lambda text, _: _same(sum(c in COMMAS for c in text)),
+}
+
+_NOUNS = {
+    Kind.BULLETS: "bullet points",
+    Kind.HIGHLIGHTS: "highlighted sections",
+    Kind.KEYWORD: "times",
+    Kind.LETTER: "times",
+    Kind.CAPITAL_WORDS: "words in capitals",
+}
+
+
+def _check_uppercase(text: str, _: str, __: str) -> str | None:
+    if any(_is_lower(c) for c in text):
+        return "has lowercase letters"
+    return None if any(is_capital(word) for word in words(text)) else "has no capital letters"
+
+
+def _check_lowercase(text: str, _: str, __: str) -> str | None:
+    if any(c.isupper() or c.istitle() for c in text):
+        return "has capital letters"
+    return None if any(c.islower() for c in text) else "has no lowercase letters"
+
+
+def _check_quoted(text: str, _: str, __: str) -> str | None:
+    return None if len(text) > 1 and text[0] == text[-1] == '"' else "is not wrapped in double quotes"
+
+
+def _check_json(_: str, raw: str, __: str) -> str | None:
+    body = raw.strip()
+    fence = _FENCE.fullmatch(body)
+    try:
+        value = cast(object, json.loads(fence.group(1) if fence is not None else body))
+    except (ValueError, RecursionError):
+        return "is not valid JSON"
+    return None if isinstance(value, dict | list) else "is a bare JSON value, not an object or a list"
+
+
+CHECKS: dict[Kind, Check] = {
+    Kind.UPPERCASE: _check_uppercase,
+    Kind.LOWERCASE: _check_lowercase,
+    Kind.STARTS_WITH: lambda text, _, phrase: None if starts_with(text, phrase) else f"does not start with {phrase!r}",
+    Kind.ENDS_WITH: lambda text, _, phrase: None if ends_with(text, phrase) else f"does not end with {phrase!r}",
+    Kind.TITLE: lambda text, _, __: None if titles(text) else "has no <<title>>",
+    Kind.QUOTED: _check_quoted,
+    Kind.JSON: _check_json,
+}
+
+_PARTS: dict[Scope, Callable[[str], list[str]]] = {
+    Scope.EACH_PARAGRAPH: paragraphs,
+    Scope.EACH_SENTENCE: sentences,
+    Scope.EACH_ITEM: bullets,
+}
+
+
+def least_words(spec: Spec) -> int:
+    """Words that a response must have before this spec can pass at all; the refusal of vacuous passes."""
+    if spec.kind is Kind.WORDS:
+        return max(spec.low, 2 if spec.high is None else min(2, spec.high))
+    if spec.kind in COUNT_KINDS:
+        return 2 if spec.low == 0 else 1
+    return 2 if spec.kind in (Kind.UPPERCASE, Kind.LOWERCASE, Kind.QUOTED) else 1
+
+
+def _demand(spec: Spec) -> str:
+    if spec.low == spec.high:
+        return f"exactly {spec.low}"
+    low = f"at least {spec.low}" if spec.low > 0 else ""
+    high = f"at most {spec.high}" if spec.high is not None else ""
+    return " and ".join(part for part in (low, high) if part)
+
+
+def _judge(spec: Spec, text: str, raw: str) -> tuple[bool, str]:
+    if spec.kind in CHECKS:
+        problem = CHECKS[spec.kind](text, raw, spec.text or "")
+        return problem is None, problem or f"{spec.kind.value}: yes"
+    certain, possible = COUNTERS[spec.kind](text, spec.text or "")
+    passed = certain >= spec.low and (spec.high is None or possible <= spec.high)
+    count = possible if certain >= spec.low else certain
+    of = f" of {spec.text!r}" if spec.kind in (Kind.KEYWORD, Kind.LETTER) else ""
+    return passed, f"{count} {_NOUNS.get(spec.kind, spec.kind.value)}{of}, {_demand(spec)}"
+
+
+def _judge_parts(spec: Spec, text: str) -> tuple[bool, str]:
+    """All parts of the scope must satisfy the spec, and there must be one."""
+    name = spec.scope.value.removeprefix("each_")
+    parts = _PARTS[spec.scope](text)
+    evidence = f"no {name}"
+    for number, part in enumerate(parts, start=1):
+        passed, evidence = _judge(spec, part, part)
+        if not passed:
+            return False, f"{name} {number}: {evidence}"
+    return bool(parts), f"{len(parts)} checked, the last: {evidence}" if parts else evidence
+
+
+def verify(spec: Spec, response: str, *, seed_question: str) -> Verdict:
+    """A verdict by rule: PASSED or FAILED, never MISSING, with evidence such as "12 words, at most 10".
+
+    See the top of this file for what is refused as vacuous. Never raises for a valid spec, whatever the response.
+    """
+    text = clean(response)
+    found = len(words(text))
+    if found == 0:
+        passed, evidence = False, "empty response: no words"
+    elif found < least_words(spec) and spec.kind is not Kind.WORDS:
+        passed, evidence = False, f"vacuous: {found} word, too short to satisfy a limit or a form"
+    elif words(fold(response)) == words(fold(seed_question)):
+        passed, evidence = False, "only repeats the seed question"
+    elif spec.scope is Scope.RESPONSE:
+        passed, evidence = _judge(spec, text, response)
+        if passed and found < least_words(spec):
+            passed, evidence = False, f"vacuous: {evidence}"
+    else:
+        passed, evidence = _judge_parts(spec, text)
+    return Verdict(Outcome.PASSED if passed else Outcome.FAILED, Source.RULE, evidence)
