@@ -169,8 +169,10 @@ def test_a_layout_gives_the_one_process_result(layout: Layout, arch: Architectur
     for a, b in zip(actual.logprobs, expected.logprobs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for a, b in zip(actual.stats, expected.stats, strict=True):
-        for field in ("loss", "policy_loss", "kl", "clip_fraction", "ratio_max", "grad_norm", "learning_rate"):
+        for field in ("kl", "clip_fraction", "ratio_max", "grad_norm", "learning_rate"):
             assert getattr(a, field) == pytest.approx(getattr(b, field), rel=1e-5), field
+        for field in ("loss", "policy_loss"):  # a mean of terms of size 1 that nearly cancel
+            assert getattr(a, field) == pytest.approx(getattr(b, field), rel=1e-5, abs=1e-6), field
         for field in ("num_samples", "num_tokens", "num_updates", "num_skipped_updates"):
             assert getattr(a, field) == getattr(b, field), field
     for step in (1, 2):

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def global_name(model: GPTModel, name: str) -> str:
         return "embedding.word_embeddings.weight"
     parts = name.split(".")
     if parts[:2] == ["decoder", "layers"]:
-        layer = model.decoder.layers[int(parts[2])]
+        layer: Any = model.decoder.layers[int(parts[2])]
         parts[2] = str(layer.layer_number - 1)
     return ".".join(parts)
 
