@@ -18,16 +18,16 @@ class TrainSample:
 
 @dataclass(frozen=True, slots=True)
 class TrainStats:
-    """Token means over one train step (all mini-batches), the same on every rank."""
+    """Token means over the mini-batches of one train step that were applied, the same on every rank."""
 
     loss: float
     policy_loss: float
     kl: float  # k3 estimate to the reference
     clip_fraction: float  # share of tokens whose gradient the ratio clip removed
     ratio_max: float
-    grad_norm: float  # mean over mini-batches, before clipping
+    grad_norm: float  # mean over applied mini-batches, before clipping; NaN if all were skipped
     learning_rate: float
     num_samples: int
-    num_tokens: int  # response tokens
+    num_tokens: int  # response tokens, those of skipped mini-batches included
     num_updates: int
     num_skipped_updates: int  # non-finite gradients
