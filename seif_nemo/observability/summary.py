@@ -27,7 +27,7 @@ class RoundSummary:
     difficulty_before: float | None  # 1 - follow rate of the frozen Follower on the Instructor's instructions
     difficulty_after: float | None
     kept: int | None  # instructions in q.parquet
-    asked: int | None  # outputs of the Instructor that the gate decided on during synthesis
+    asked: int | None  # outputs of the Instructor during synthesis
     conflict_share: float | None  # among the kept
     instructor_steps: int
     follower_steps: int
@@ -50,9 +50,7 @@ def summarise_rounds(metrics: Sequence[StepMetrics]) -> list[RoundSummary]:
         of_round = [m for m in metrics if m.key.round == round_]
         rate = value_of(latest(of_round, round_, Phase.EVALUATION), "eval/follow_rate")
         synthesis = latest(of_round, round_, Phase.SYNTHESIS)
-        kept = value_of(synthesis, "synthesis/kept")
-        kept = value_of(synthesis, "gate/kept") if kept is None else kept
-        asked = value_of(synthesis, "gate/asked")
+        kept, asked = value_of(synthesis, "synthesis/kept"), value_of(synthesis, "synthesis/asked")
         seconds = [s for m in of_round if (s := value_of(m, "time_s/total")) is not None]
         rows.append(
             RoundSummary(

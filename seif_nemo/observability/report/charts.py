@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from seif_nemo.observability.report.markup import Html, tag
 
 WIDTH = 520
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 26, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 18, 26, 44
 _PLOT_HEIGHT = 190
 _MAX_MARKED_POINTS = 60  # more points than these get no circles and no tooltips
 _LABEL_GAP = 9
@@ -27,6 +27,7 @@ class Series:
     points: tuple[tuple[float, float], ...]
     errors: tuple[float | None, ...] = ()
     faint: bool = False
+    marks: bool = True  # circles on the points
     labels: int = 0  # write the values next to the points: 1 above, -1 below, 0 not
     in_legend: bool = True
 
@@ -94,7 +95,6 @@ def line_chart(
     series: Sequence[Series],
     *,
     x_label: str,
-    y_label: str,
     x_ticks: Sequence[float] | None = None,
     bands: Sequence[Band] = (),
     limits: tuple[float, float] | None = None,
@@ -109,6 +109,9 @@ def line_chart(
     values = [(x, y, e) for s in series for (x, y), e in _with_errors(s) if math.isfinite(y)]
     assert values, f"chart {title!r} has nothing to draw"
     lows, highs = [y - e for _, y, e in values], [y + e for _, y, e in values]
+    if any(s.labels for s in series):  # room for them
+        room = 0.1 * (max(highs) - min(lows))
+        lows, highs = [low - room for low in lows], [high + room for high in highs]
     if rule is not None:
         lows, highs = [*lows, rule], [*highs, rule]
     y_ticks = nice_ticks(min(lows), max(highs))
@@ -129,7 +132,7 @@ def line_chart(
     scale = _Scale(x_low, x_high, y_low, y_high, inset)
 
     parts: list[Html] = _bands(bands, scale)
-    parts += _axes(x_ticks, y_ticks, scale, number, x_label, y_label)
+    parts += _axes(x_ticks, y_ticks, scale, number, x_label)
     if rule is not None:
         parts.append(_line(_LEFT, scale.y(rule), WIDTH - _RIGHT, scale.y(rule), "rule"))
     for one in series:
@@ -251,7 +254,7 @@ def _bands(bands: Sequence[Band], scale: _Scale) -> list[Html]:
 
 
 def _axes(
-    x_ticks: Sequence[float], y_ticks: Sequence[float], scale: _Scale, number: Number, x_label: str, y_label: str
+    x_ticks: Sequence[float], y_ticks: Sequence[float], scale: _Scale, number: Number, x_label: str
 ) -> list[Html]:
     floor = _TOP + _PLOT_HEIGHT
     parts: list[Html] = []
@@ -261,10 +264,7 @@ def _axes(
         parts.append(_text(_LEFT - 7, y + 4, number(tick), "tick", "end"))
     parts.append(_line(_LEFT, floor, WIDTH - _RIGHT, floor, "axis"))
     parts += [_text(scale.x(tick), floor + 17, f"{tick:g}", "tick", "middle") for tick in x_ticks]
-    middle = _TOP + _PLOT_HEIGHT / 2
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, floor + 36, x_label, "tick", "middle"))
-    turned = f"rotate(-90 12 {middle:g})"
-    parts.append(tag("text", y_label, class_="tick", x=12, y=middle, text_anchor="middle", transform=turned))
     return parts
 
 
@@ -278,7 +278,7 @@ def _series(series: Series, scale: _Scale, number: Number) -> list[Html]:
             runs.append([])
     shape = f"line {series.color}{' faint' if series.faint else ''}"
     parts += [tag("polyline", class_=shape, points=" ".join(run)) for run in runs if len(run) > 1]
-    marked = not series.faint and len(series.points) <= _MAX_MARKED_POINTS
+    marked = series.marks and len(series.points) <= _MAX_MARKED_POINTS
     for (x, y), error in _with_errors(series):
         if not math.isfinite(y):
             continue

@@ -33,13 +33,12 @@ class EvaluationSample:
 
 @dataclass(frozen=True, slots=True)
 class ProbeSample:
-    """One output of the Instructor and, if the gate kept it, the frozen Follower's answer."""
+    """One output of the Instructor and, if the gate kept it, how far the frozen Follower follows it."""
 
     seed_question: str
     raw: str
     constraints: tuple[str, ...] | None
     reason: str | None  # why the gate refused it
-    answer: str | None
     follow_rate: float | None
 
 
@@ -94,10 +93,8 @@ class RunData:
 
     @property
     def rounds_done(self) -> int:
-        """Rounds ≥ 1 that ended: they were evaluated, or a later one began."""
-        evaluated = {m.key.round for m in self.steps(Phase.EVALUATION)}
-        last = max((m.key.round for m in self.metrics), default=0)
-        return sum(r in evaluated or r < last for r in {m.key.round for m in self.metrics} if r >= 1)
+        """Rounds ≥ 1 that ended. The evaluation is their last step, without values if there are no held-out prompts."""
+        return sum(m.key.round >= 1 for m in self.steps(Phase.EVALUATION))
 
 
 def load_run(run_dir: Path) -> RunData:
@@ -113,9 +110,10 @@ def load_run(run_dir: Path) -> RunData:
     rounds = [_read_round(reader, folder) for folder in sorted(folders, key=lambda p: int(p.name))]
     name = _entry(config, "run", "name")
     planned = _entry(config, "evolution", "rounds")
+    reached = max((m.key.round for m in metrics or ()), default=0)  # a later attempt may have been given more rounds
     return RunData(
         name=name if isinstance(name, str) else run_dir.resolve().name,
-        planned_rounds=planned if isinstance(planned, int) else None,
+        planned_rounds=max(planned, reached) if isinstance(planned, int) else None,
         config_text=config_text,
         provenance=provenance or (),
         metrics=tuple(metrics or ()),
@@ -189,7 +187,6 @@ def _probe_sample(row: dict[str, Any]) -> ProbeSample:
         raw=str(row["raw"]),
         constraints=None if constraints is None else tuple(map(str, constraints)),
         reason=None if row["reason"] is None else str(row["reason"]),
-        answer=None if row["answer"] is None else str(row["answer"]),
         follow_rate=None if row["follow_rate"] is None else float(row["follow_rate"]),
     )
 

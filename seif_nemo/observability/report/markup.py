@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable
 
 _VOID = frozenset({"meta", "br"})
-# What HTML cannot hold: control characters other than tab and newline, and halves of surrogate pairs.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What HTML cannot hold (control characters other than tab and newline, halves of surrogate pairs), and what turns the
+# direction of the text around it.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 class Html(str):

@@ -27,7 +27,8 @@ class EvaluatedRound:
     follow_rate: float
     error: float | None
     strict_rate: float | None
-    num_prompts: float | None
+    num_answers: float | None
+    missing: float | None  # answers without a verdict on each constraint; they are in no rate
     mean_tokens: float | None
     scores: tuple[float, ...]  # per prompt in the order of `prompts`; empty where the samples do not give the rate
     prompts: tuple[tuple[str, int], ...]  # text and how many of the same came before
@@ -50,7 +51,8 @@ def evaluated_rounds(data: RunData) -> list[EvaluatedRound]:
                 follow_rate=rate,
                 error=_standard_error(scores),
                 strict_rate=value_of(step, "eval/strict_rate"),
-                num_prompts=value_of(step, "eval/num_prompts"),
+                num_answers=value_of(step, "eval/num_responses"),
+                missing=value_of(step, "eval/missing"),
                 mean_tokens=value_of(step, "eval/mean_tokens"),
                 scores=scores,
                 prompts=prompts,
@@ -102,7 +104,10 @@ def follow_rate_section(data: RunData) -> Html:
     rounds = evaluated_rounds(data)
     heading = "Held-out follow rate"
     if not rounds:
-        return section("follow-rate", heading, lead, not_yet("no evaluation is finished."))
+        why = (
+            "the evaluation had no held-out prompts." if data.steps(Phase.EVALUATION) else "no evaluation is finished."
+        )
+        return section("follow-rate", heading, lead, not_yet(why))
     errors = tuple(r.error for r in rounds)
     rate = Series("follow rate", "c-follower", tuple((r.round, r.follow_rate) for r in rounds), errors, labels=1)
     strict_points = tuple((r.round, r.strict_rate) for r in rounds if r.strict_rate is not None)
@@ -113,7 +118,6 @@ def follow_rate_section(data: RunData) -> Html:
         "Held-out follow rate per round",
         series,
         x_label="round",
-        y_label="rate",
         x_ticks=[r.round for r in rounds],
         limits=(0, 1),
         number=as_rate,
@@ -126,12 +130,13 @@ def follow_rate_section(data: RunData) -> Html:
             number(r.error),
             change(None if before is None else r.follow_rate - before.follow_rate),
             number(r.strict_rate),
-            count(r.num_prompts),
+            count(r.num_answers),
+            count(r.missing),
             number(r.mean_tokens, 1),
         ]
         for r, before in zip(rounds, earlier, strict=False)
     ]
-    head = ["round", "follow rate", "±", "change", "all constraints", "prompts", "tokens per answer"]
+    head = ["round", "follow rate", "±", "change", "all constraints", "answers", "without verdict", "tokens per answer"]
     return section("follow-rate", heading, lead, tag("div", chart, table(head, rows), class_="grid"))
 
 
@@ -169,7 +174,7 @@ def difficulty_section(data: RunData) -> Html:
         before, after = (value_of(step, "probe/difficulty") for step in steps)
         pairs.append(Dumbbell(f"Round {round_}", before, after))
         shares = [
-            " → ".join(number(value_of(step, f"probe/{name}")) for step in steps)
+            " → ".join(number(value_of(step, f"probe/{name}"), 2) for step in steps)
             for name in ("parse_share", "kept_share", "conflict_share")
         ]
         difference = None if before is None or after is None else after - before
@@ -214,7 +219,7 @@ def _gain_tile(rounds: Sequence[EvaluatedRound]) -> Html:
         return _tile("Gain", "not yet", "needs two evaluated rounds")
     first, last = rounds[0], rounds[-1]
     error = gain_error(first, last)
-    about = f"round {first.round} → {last.round}" + ("" if error is None else f" ± {error:.3f}, paired by prompt")
+    about = f"round {first.round} to {last.round}" + ("" if error is None else f"; ± {error:.3f}, paired by prompt")
     return _tile("Gain", f"{last.follow_rate - first.follow_rate:+.3f}", about)
 
 

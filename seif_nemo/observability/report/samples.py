@@ -95,7 +95,7 @@ def _prompt_card(columns: Sequence[tuple[int, EvaluationSample]]) -> Html:
     head = ["constraint", *(f"round {round_}" for round_, _ in columns)]
     return tag(
         "div",
-        tag("div", clip(sample.prompt, _PROMPT_LIMIT), class_="asked", dir="auto"),
+        tag("div", clip(sample.seed_question or sample.prompt, _PROMPT_LIMIT), class_="asked", dir="auto"),
         tag("div", answers, class_="pair"),
         table(head, rows),
         class_="card sample",

@@ -14,7 +14,21 @@ _DARK = """
   --pink: #e58bb1; --green: #7fbf57; --violet: #9d8ff0; --red: #ee6e6c; --brown: #bb9a76; --slate: #96a1b2;
   --teal: #3fb9c9; --sky: #93c5ea; --plum: #c983b8;"""
 
-_COLORS = ("blue", "orange", "aqua", "yellow", "pink", "green", "violet", "red", "brown", "slate", "teal", "sky", "plum")
+_COLORS = (
+    "blue",
+    "orange",
+    "aqua",
+    "yellow",
+    "pink",
+    "green",
+    "violet",
+    "red",
+    "brown",
+    "slate",
+    "teal",
+    "sky",
+    "plum",
+)
 
 STYLE = (
     f":root {{ color-scheme: light dark;{_LIGHT} }}\n"
@@ -65,6 +79,7 @@ svg .dot { fill: var(--c); stroke: var(--card); stroke-width: 1; }
 svg .ring { fill: var(--card); stroke: var(--c); stroke-width: 2.5; }
 .scroll { overflow-x: auto; margin: 10px 0; }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+@media (min-width: 561px) { .grid table { font-size: 13px; } .grid th, .grid td { padding: 4px 7px; } }
 caption { text-align: left; color: var(--soft); font-size: 12.5px; padding-bottom: 4px; }
 th, td { padding: 4px 11px; border-bottom: 1px solid var(--hair); text-align: right; vertical-align: top;
   white-space: nowrap; }
@@ -87,7 +102,8 @@ td.heat { background: color-mix(in srgb, var(--blue) calc(var(--v) * 62%), trans
   padding: 8px 10px; max-height: 320px; overflow-y: auto; font-size: 14px; }
 .asked { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; font-weight: 600; max-height: 200px;
   overflow-y: auto; }
-.card .scroll { margin: 10px 0 0; } .card table { width: 100%; } .card td { white-space: normal; text-align: left; }
+.card .scroll { margin: 10px 0 0; } .card table { width: 100%; table-layout: fixed; }
+.card td, .card th { white-space: normal; text-align: left; } .card td.words { min-width: 0; }
 .mark { font-weight: 650; white-space: nowrap; } .passed { color: var(--good); } .failed { color: var(--bad); }
 .missing { color: var(--soft); } .why { color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }
 details.fold > summary { cursor: pointer; font-size: 17px; font-weight: 650; }

@@ -32,6 +32,7 @@ _REASON_NAMES = {
 _REASON_COLORS = ("slate", "yellow", "orange", "pink", "brown", "sky", "red", "violet", "teal", "green", "plum", "aqua")
 _ROLES = ((Phase.INSTRUCTOR, "Instructor", "c-instructor"), (Phase.FOLLOWER, "Follower", "c-follower"))
 _PARTS = {"generate": "blue", "answer": "aqua", "reference": "yellow", "train": "orange", "save": "violet"}
+_FINAL_COUNTS = ("synthesis/asked", "synthesis/kept")
 _SMOOTH_FROM, _SMOOTH_OVER = 12, 5  # steps
 _FREQUENT = 5
 
@@ -58,11 +59,10 @@ def gate_section(data: RunData) -> Html:
         return section("gate", heading, lead, not_yet("the gate has decided nothing."))
     reasons = [r for r in _gate_reasons() if any(counts[r] for _, _, counts in counted)]
     reasons += sorted({name for _, _, c in counted for name in c if c[name]} - {"asked", "kept", *reasons})
-    head = ["round", "for", "asked", "kept", "kept share", *map(reason_name, reasons)]
+    head = ["round, for", "asked", "kept", "kept share", *map(reason_name, reasons)]
     rows = [
         [
-            str(r),
-            label,
+            f"{r}, {label}",
             count(c["asked"]),
             count(c["kept"]),
             number(c["kept"] / c["asked"]),
@@ -78,7 +78,8 @@ def curves_section(data: RunData) -> Html:
     lead = (
         "One point per step; steps are numbered through over the rounds. In long rounds the thin line is each step and "
         f"the thick one the mean over {_SMOOTH_OVER} neighbours. KL is the k3 estimate to the reference policy. The "
-        "train/generate ratio should stay near 1; the dashed line is the warning at 1.05."
+        "train/generate ratio should stay near 1; the dashed line is the warning at 1.05. A group whose answers all "
+        "got the same reward teaches nothing."
     )
     heading = "Training curves"
     charts: list[Html] = []
@@ -91,8 +92,9 @@ def curves_section(data: RunData) -> Html:
             chart = _curve(data.steps(phase), name, f"{role}: {title}", color, limits, rule)
             charts.append(chart or not_yet(f"{role} has no step with a {title}."))
     rows = [_phase_row(round_, role, steps) for round_, role, steps in _role_phases(data)]
-    head = ["round", "role", "steps", "reward, first → last quarter", "KL at the end", "gradient norm, highest"]
-    head += ["clipped tokens", "ratio, highest", "tokens per answer", "tokens/s", "missing verdicts, highest step"]
+    head = ["round, role", "steps", "reward, first → last quarter", "KL at the end", "gradient norm, highest"]
+    head += ["clipped tokens", "ratio, highest", "groups of equal rewards", "tokens per answer", "tokens/s"]
+    head += ["rewards missing"]
     summary = table(head, rows, caption="By phase") if rows else None
     return section("curves", heading, lead, tag("div", charts, class_="grid"), summary)
 
@@ -118,7 +120,7 @@ def diversity_section(data: RunData) -> Html:
     rounds = sorted({round(x) for s in series for x, _ in s.points})
     title = "Distinct templates per round"
     limits = (0.0, 1.0)
-    chart = line_chart(title, series, x_label="round", y_label="share", x_ticks=rounds, limits=limits, number=as_rate)
+    chart = line_chart(title, series, x_label="round", x_ticks=rounds, limits=limits, number=as_rate)
     rows = []
     for r in rounds:
         values = [value_of(latest(data.metrics, r, phase), name) for phase, name, _, _ in sources]
@@ -126,7 +128,8 @@ def diversity_section(data: RunData) -> Html:
         rows.append([str(r), *map(number, values), number(conflicts)])
     head = ["round", *(label for _, _, label, _ in sources), "conflicts among kept"]
     frequent = [_frequent(files.round, [row.constraints for row in files.kept]) for files in data.rounds if files.kept]
-    return section("diversity", heading, lead, tag("div", chart, table(head, rows), class_="grid"), frequent)
+    grid = tag("div", chart, table(head, rows), class_="grid")
+    return section("diversity", heading, lead, grid, tag("div", frequent, class_="grid"))
 
 
 def time_section(data: RunData) -> Html:
@@ -175,12 +178,18 @@ def _gate_reasons() -> list[str]:
 
 
 def _gate_counts(steps: Sequence[StepMetrics]) -> Counter[str]:
-    """Sums of the gate's counts; `unaccounted` are outputs that were asked about and neither kept nor refused."""
+    """Sums of the gate's counts; `unaccounted` are outputs that were asked about and neither kept nor refused.
+
+    The last step of a synthesis has the final counts, after duplicates are out.
+    """
     counts: Counter[str] = Counter()
-    for step in steps:
+    final = steps[-1] if steps and "synthesis/asked" in steps[-1].values else None
+    for step in steps if final is None else [final]:
         for name in step.values:
-            if name.startswith("gate/") and (value := value_of(step, name)) is not None:
-                counts[name.removeprefix("gate/")] += round(value)
+            place, _, reason = name.rpartition("/")
+            counted = place == "gate" if final is None else place == "synthesis/rejected" or name in _FINAL_COUNTS
+            if counted and (value := value_of(step, name)) is not None:
+                counts[reason] += round(value)
     missing = 2 * counts["asked"] - sum(counts.values())
     if missing > 0:
         counts["unaccounted"] = missing
@@ -215,15 +224,14 @@ def _curve(
         xs = [float(place + 1 + index) for index in range(len(values))]
         long = len(values) >= _SMOOTH_FROM
         if long:
-            series.append(Series(title, color, tuple(zip(xs, values, strict=True)), faint=True))
+            points = tuple(zip(xs, values, strict=True))
+            series.append(Series(title, color, points, faint=True, marks=False, in_legend=False))
             values = _smooth(values)
-        series.append(Series(title, color, tuple(zip(xs, values, strict=True)), in_legend=False))
+        series.append(Series(title, color, tuple(zip(xs, values, strict=True)), marks=not long, in_legend=False))
         place += len(xs)
     if not any(math.isfinite(y) for one in series for _, y in one.points):
         return None
-    series = [Series(s.label, s.color, s.points, faint=s.faint, in_legend=False) for s in series]
-    label = title.partition(": ")[2]
-    return line_chart(title, series, x_label="step", y_label=label, bands=bands, limits=limits, rule=rule)
+    return line_chart(title, series, x_label="step", bands=bands, limits=limits, rule=rule)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
@@ -257,31 +265,31 @@ def _phase_row(round_: int, role: str, steps: Sequence[StepMetrics]) -> list[str
 
     rewards = values("reward/mean")
     quarter = max(1, len(rewards) // 4)
+    equal = sum(values("groups/zero_variance"))
+    groups = equal + sum(values("groups/used")) + sum(values("groups/missing"))
     ends = [statistics.fmean(part) for part in (rewards[:quarter], rewards[-quarter:]) if part]
     return [
-        str(round_),
-        role,
+        f"{round_}, {role}",
         str(len(steps)),
         " → ".join(f"{v:.3f}" for v in ends) or "-",
         number(pick("train/kl", "last"), 4),
         number(pick("train/grad_norm", "max"), 2),
         number(pick("train/clip_fraction", "mean"), 4),
         number(pick("mismatch/ratio", "max"), 4),
+        number(equal / groups if groups else None),
         number(pick("generate/mean_tokens", "mean"), 1),
         count(pick("generate/tokens_per_s", "mean")),
-        "-" if (missing := pick("reward/missing", "max")) is None else as_number(missing),
+        count(sum(missing) if (missing := values("reward/missing")) else None),
     ]
 
 
-def _frequent(round_: int, rows: Sequence[tuple[str, ...]]) -> list[Html]:
+def _frequent(round_: int, rows: Sequence[tuple[str, ...]]) -> Html:
     """The constraints that stand in the most rows of a round's q.parquet."""
     counts = Counter(text for row in rows for text in set(row))
     top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_FREQUENT]
     cells = [[words(clip(text, 300)), f"{n:,}", number(n / len(rows))] for text, n in top]
-    heading = (
-        f"Most frequent constraints of round {round_}: {len(counts):,} different ones in {len(rows):,} instructions"
-    )
-    return [tag("h3", heading), table(["constraint", "instructions", "share"], cells)]
+    heading = f"Round {round_}: most frequent of {len(counts):,} constraints in {len(rows):,} instructions"
+    return tag("div", tag("h3", heading), table(["constraint", "instructions", "share"], cells))
 
 
 def _seconds(steps: Sequence[StepMetrics]) -> float | None:

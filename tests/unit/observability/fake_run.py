@@ -99,7 +99,10 @@ def _round_steps(rng: random.Random, round_: int, steps: tuple[int, int]) -> lis
             level = base + 0.25 * share if phase is Phase.INSTRUCTOR else 0.45 + 0.07 * round_ + 0.2 * math.sqrt(share)
             values = {
                 "reward/mean": min(1.0, level + rng.gauss(0, 0.03)),
-                "reward/missing": 0.0,
+                "reward/missing": 1.0 if number == 0 else 0.0,
+                "groups/used": 18,
+                "groups/zero_variance": 5,
+                "groups/missing": 1,
                 "train/loss": -0.01,
                 "train/kl": 0.012 * share + abs(rng.gauss(0, 0.001)),
                 "train/clip_fraction": 0.004,
@@ -123,14 +126,16 @@ def _round_steps(rng: random.Random, round_: int, steps: tuple[int, int]) -> lis
                 }
             rows.append((UnitKey(round_, phase, number), values))
     rows.append((UnitKey(round_, Phase.PROBE_AFTER, 0), _probe(base + 0.27, round_, 0.9)))
-    gate = {"gate/asked": 1200, "gate/kept": 960, "gate/unparsable": 70, "gate/wrong_count": 20, "gate/repeated": 40}
-    gate |= {"gate/not_a_constraint": 5, "gate/conflict": 55, "gate/unsolvable": 30, "gate/duplicate": 20}
-    shares = {
-        "synthesis/kept": 960,
-        "synthesis/distinct_template_share": 0.9 - 0.06 * round_,
-        "synthesis/conflict_share": 0.002,
-    }
-    rows.append((UnitKey(round_, Phase.SYNTHESIS, 0), {**gate, **shares, "time_s/total": 21.0}))
+    for number in range(2):
+        gate = {"gate/asked": 600.0, "gate/kept": 490.0, "gate/unparsable": 35, "gate/wrong_count": 10}
+        gate |= {"gate/repeated": 20, "gate/conflict": 30, "gate/unsolvable": 15}
+        gate |= {"time_s/generate": 9.0, "time_s/total": 10.5}
+        if number == 1:  # the last step merges: 20 of the kept are duplicates
+            rejected = {"unparsable": 70, "wrong_count": 20, "repeated": 40, "conflict": 60, "unsolvable": 30}
+            gate |= {f"synthesis/rejected/{reason}": n for reason, n in {**rejected, "duplicate": 20}.items()}
+            gate |= {"synthesis/kept": 960, "synthesis/asked": 1200, "synthesis/conflict_share": 0.002}
+            gate |= {"synthesis/distinct_template_share": 0.9 - 0.06 * round_}
+        rows.append((UnitKey(round_, Phase.SYNTHESIS, number), gate))
     return rows
 
 
@@ -168,7 +173,12 @@ def _write_evaluation(
     values = {f"eval/kind/{kind}": rate for kind, rate in run.kinds[round_].items()}
     values |= {f"eval/kind_count/{kind}": float(len(found)) for kind, found in passed_of.items()}
     strict = sum(rate == 1 for rate in rates) / len(rates)
-    values |= {"eval/follow_rate": run.follow_rates[round_], "eval/strict_rate": strict, "eval/num_prompts": len(rates)}
+    values |= {
+        "eval/follow_rate": run.follow_rates[round_],
+        "eval/strict_rate": strict,
+        "eval/num_responses": len(rates),
+        "eval/missing": 0,
+    }
     return {**values, "eval/mean_tokens": 16.5, "time_s/total": 9.0}
 
 
@@ -183,7 +193,6 @@ def _write_probes(rng: random.Random, path: Path, round_: int) -> None:
                     "raw": HOSTILE if refused else json.dumps({"constraints": texts}),
                     "constraints": None if refused else texts,
                     "reason": "unparsable" if refused else None,
-                    "answer": None if refused else "A lamp stands.",
                     "follow_rate": None if refused else rng.randint(0, 3) / 3,
                 }
                 file.write(json.dumps(row) + "\n")
