@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +36,10 @@ def build_gpt(arch: Architecture, topology: Topology, *, dtype: torch.dtype, max
     Raises ValueError where the heads, the feed-forward size or the layers do not divide, naming the key to change.
     """
     config = transformer_config(arch, topology, dtype)
+    block_spec: Any = _block_spec(config, _backend(topology))
     model = GPTModel(
         config,
-        _block_spec(config, _backend(topology)),
+        block_spec,
         vocab_size=padded_vocab_size(arch, topology.tensor),
         max_sequence_length=max_sequence_length,
         pre_process=topology.is_first_stage,
@@ -160,6 +162,9 @@ def _backend(topology: Topology) -> BackendSpecProvider:
 
 
 def _block_spec(config: TransformerConfig, backend: BackendSpecProvider) -> TransformerBlockSubmodules:
+    norm_linear: Any = backend.column_parallel_layer_norm_linear()
+    norm: Any = backend.layer_norm(rms_norm=True)
+    add_residual: Any = get_bias_dropout_add
     qk_norm = backend.layer_norm(rms_norm=True, for_qk=True) if config.qk_layernorm else IdentityOp
     layer = ModuleSpec(
         module=TransformerLayer,
@@ -168,21 +173,19 @@ def _block_spec(config: TransformerConfig, backend: BackendSpecProvider) -> Tran
                 module=SelfAttention,
                 params={"attn_mask_type": AttnMaskType.causal},
                 submodules=SelfAttentionSubmodules(
-                    linear_qkv=backend.column_parallel_layer_norm_linear(),
+                    linear_qkv=norm_linear,
                     core_attention=backend.core_attention(),
                     linear_proj=backend.row_parallel_linear(),
                     q_layernorm=qk_norm,
                     k_layernorm=qk_norm,
                 ),
             ),
-            self_attn_bda=get_bias_dropout_add,
+            self_attn_bda=add_residual,
             mlp=get_mlp_module_spec_for_backend(backend=backend),
-            mlp_bda=get_bias_dropout_add,
+            mlp_bda=add_residual,
         ),
     )
-    return TransformerBlockSubmodules(
-        layer_specs=[layer] * get_num_layers_to_build(config), layer_norm=backend.layer_norm(rms_norm=True)
-    )
+    return TransformerBlockSubmodules(layer_specs=[layer] * get_num_layers_to_build(config), layer_norm=norm)
 
 
 def _not_loaded(weight: Tensor) -> Tensor:

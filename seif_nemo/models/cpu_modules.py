@@ -14,6 +14,7 @@ from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParall
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.utils import get_pg_size
 from torch import Tensor
 from torch.nn.parameter import Parameter
 
@@ -37,7 +38,7 @@ class ColumnLinear(ColumnParallelLinear):
 
     def __init__(self, input_size: int, output_size: int, *, config: TransformerConfig, **kwargs: Any) -> None:
         super().__init__(input_size, output_size, config=config, **kwargs)
-        self._whole = self.tp_group.size() == 1
+        self._whole = get_pg_size(self.tp_group) == 1
 
     def forward(
         self, input_: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
@@ -45,6 +46,7 @@ class ColumnLinear(ColumnParallelLinear):
         if not self._whole:
             return super().forward(input_, weight, runtime_gather_output)
         weight = self.weight if weight is None else weight
+        assert weight is not None
         if self.skip_bias_add:
             return F.linear(input_, weight), self.bias
         return F.linear(input_, weight, self.bias), None
@@ -71,7 +73,7 @@ class RowLinear(RowParallelLinear):
 
     def __init__(self, input_size: int, output_size: int, *, config: TransformerConfig, **kwargs: Any) -> None:
         super().__init__(input_size, output_size, config=config, **kwargs)
-        self._whole = self.tp_group.size() == 1
+        self._whole = get_pg_size(self.tp_group) == 1
 
     def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self._whole:

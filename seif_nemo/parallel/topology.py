@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
-from torch.distributed import HashStore, PrefixStore, ProcessGroup, Store
+from torch.distributed import ProcessGroup
+from torch.distributed.distributed_c10d import HashStore, PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from seif_nemo.config.parallel import Backend, ParallelConfig
 from seif_nemo.parallel.cpu_backend import apply_cpu_backend, apply_torch_adam_fixes
@@ -89,8 +91,6 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         create_gloo_process_groups=device.type == "cuda",
     )
     model_parallel_cuda_manual_seed(seed)
-    world_group = dist.group.WORLD
-    assert world_group is not None
     return Topology(
         world_size=world_size,
         rank=rank,
@@ -102,10 +102,10 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         pipeline_rank=parallel_state.get_pipeline_model_parallel_rank(),
         data_rank=parallel_state.get_data_parallel_rank(),
         device=device,
-        tensor_group=parallel_state.get_tensor_model_parallel_group(),
-        pipeline_group=parallel_state.get_pipeline_model_parallel_group(),
-        data_group=parallel_state.get_data_parallel_group(),
-        world_group=world_group,
+        tensor_group=_group(parallel_state.get_tensor_model_parallel_group()),
+        pipeline_group=_group(parallel_state.get_pipeline_model_parallel_group()),
+        data_group=_group(parallel_state.get_data_parallel_group()),
+        world_group=_group(dist.group.WORLD),
         last_stage_rank=parallel_state.get_pipeline_model_parallel_last_rank(),
     )
 
@@ -115,6 +115,11 @@ def shutdown(topology: Topology) -> None:
     assert dist.get_rank() == topology.rank
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
+
+
+def _group(group: object) -> ProcessGroup:
+    assert isinstance(group, ProcessGroup)
+    return group
 
 
 def _place_from_environment() -> tuple[int, int, int]:
@@ -165,5 +170,5 @@ def _store(rank: int, world_size: int, timeout_s: float) -> Store:
     if "MASTER_ADDR" not in os.environ:
         store: Store = HashStore()
     else:
-        store, _, _ = next(iter(dist.rendezvous("env://", rank, world_size, timeout=timedelta(seconds=timeout_s))))
+        store, _, _ = next(iter(rendezvous("env://", rank, world_size, timeout=timedelta(seconds=timeout_s))))
     return PrefixStore(f"seif_nemo/{next(_builds)}", store)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -84,7 +85,8 @@ def _check(files: HfFiles, arch: Architecture) -> None:
 
 def _own_pieces(model: GPTModel, arch: Architecture, topology: Topology) -> Iterator[tuple[str, Piece]]:
     layers = stage_layers(arch, topology.pipeline, topology.pipeline_rank)
-    assert [layer.layer_number - 1 for layer in model.decoder.layers] == list(layers)
+    built: Any = model.decoder.layers
+    assert [layer.layer_number - 1 for layer in built] == list(layers)
     return pieces_of_stage(
         arch,
         padded_vocab_size(arch, topology.tensor),

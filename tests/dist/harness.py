@@ -18,7 +18,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
-from torch.distributed import TCPStore
+from torch.distributed.distributed_c10d import TCPStore
 
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 _PRELOAD = ["tests.dist.preload"]
@@ -80,6 +80,7 @@ def _collect(ranks: list[tuple[Any, Connection]], timeout_s: float) -> list[Any]
 
 def _rank_main(env: dict[str, str], timeout_s: float, sender: Connection, fn: Callable[..., Any], args: Any) -> None:
     os.environ.update(env)
+    assert sys.__stderr__ is not None
     faulthandler.dump_traceback_later(max(1.0, timeout_s - 2.0), file=sys.__stderr__)
     try:
         answer = (False, fn(*args))
