@@ -11,7 +11,7 @@ question. A demand that merely limits or forbids, and one on case or quotation, 
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from seif_nemo.constraints.specs import COUNT_KINDS
@@ -182,6 +182,14 @@ def _judge_parts(spec: Spec, text: str) -> tuple[bool, str]:
     return bool(parts), f"{len(parts)} checked, the last: {evidence}" if parts else evidence
 
 
+def refuse(response: str, *, questions: Sequence[str]) -> str | None:
+    """Why a response satisfies nothing at all: no words, or those of one of the questions. None if it may."""
+    said = words(fold(response))
+    if not said:
+        return "empty response: no words"
+    return "only repeats the question" if any(said == words(fold(question)) for question in questions) else None
+
+
 def verify(spec: Spec, response: str, *, seed_question: str) -> Verdict:
     """A verdict by rule: PASSED or FAILED, never MISSING, with evidence such as "12 words, at most 10".
 
@@ -189,12 +197,11 @@ def verify(spec: Spec, response: str, *, seed_question: str) -> Verdict:
     """
     text = clean(response)
     found = len(words(text))
-    if found == 0:
-        passed, evidence = False, "empty response: no words"
+    refusal = refuse(response, questions=(seed_question,))
+    if refusal is not None:
+        passed, evidence = False, refusal
     elif found < least_words(spec) and spec.kind is not Kind.WORDS:
         passed, evidence = False, f"vacuous: {found} word, too short to satisfy a limit or a form"
-    elif words(fold(response)) == words(fold(seed_question)):
-        passed, evidence = False, "only repeats the seed question"
     elif spec.scope is Scope.RESPONSE:
         passed, evidence = _judge(spec, text, response)
         if passed and found < least_words(spec):
