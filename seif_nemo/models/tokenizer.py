@@ -67,8 +67,8 @@ def load_tokenizer(hf_dir: str | Path) -> Tokenizer:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} holds no tokenizer that transformers can load: {error}") from error
-    own = tokenizer.eos_token_id
-    eos_ids = tuple(dict.fromkeys([*([] if own is None else [own]), *read_eos_ids(path)]))
+    own: list[int] = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    eos_ids = tuple(dict.fromkeys([*own, *read_eos_ids(path)]))
     if not eos_ids:
         raise ValueError(
             f"{path} names no end token: set eos_token in tokenizer_config.json "

@@ -12,8 +12,12 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
-from torch.distributed import ProcessGroup
-from torch.distributed.distributed_c10d import HashStore, PrefixStore, Store
+from torch.distributed import (
+    HashStore,  # pyright: ignore[reportPrivateImportUsage] public, but not in __all__
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
+    ProcessGroup,
+    Store,  # pyright: ignore[reportPrivateImportUsage]
+)
 from torch.distributed.rendezvous import rendezvous
 
 from seif_nemo.config.parallel import Backend, ParallelConfig

@@ -146,7 +146,8 @@ def _optimizer(path: Path) -> Any:
     load_hf_weights(model, arch, topology, path)
     ddp = DistributedDataParallel(model.config, DistributedDataParallelConfig(use_distributed_optimizer=True), model)
     config = OptimizerConfig(optimizer="adam", lr=1e-3, use_distributed_optimizer=True)
-    return get_megatron_optimizer(config, [ddp], use_gloo_process_groups=False).chained_optimizers[0]
+    chained: Any = get_megatron_optimizer(config, [ddp], use_gloo_process_groups=False)
+    return chained.chained_optimizers[0]
 
 
 def _step(optimizer: Any) -> None:

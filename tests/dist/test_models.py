@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def _tokens() -> torch.Tensor:
     return torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(7))
 
 
-def _forward(model: torch.nn.Module, topology: Topology, tokens_BS: torch.Tensor, hidden: int) -> torch.Tensor | None:
+def _forward(model: Any, topology: Topology, tokens_BS: torch.Tensor, hidden: int) -> torch.Tensor | None:
     """Logits [B, S, whole padded vocabulary] on the last stage, through every stage in turn."""
     batch, length = tokens_BS.shape
     positions = torch.arange(length).expand(batch, length)

@@ -57,7 +57,8 @@ def _train(topology: Topology, path: Path, out: Path) -> Trace:
     for _ in range(2):
         ddp.zero_grad_buffer()
         optimizer.zero_grad()
-        losses = get_forward_backward_func()(
+        run: Any = get_forward_backward_func()
+        losses = run(
             forward_step_func=_forward_step,
             data_iterator=iter(mine.split(MICRO)),
             model=ddp,
