@@ -65,8 +65,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     tokenizer = load_tokenizer(settings.base_model)
     material = load_material(config, tokenizer)
     trainable = build_trainable(config, topology, architecture)
-    engine_box: list[MegatronEngine] = []
-    bank = RoleBank(trainable, topology, [lambda: engine_box[0].invalidate_caches()])
+    bank = RoleBank(trainable, topology, [lambda: engine.invalidate_caches()])
     engine = MegatronEngine(
         trainable.module,
         topology,
@@ -75,7 +74,6 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         max_sequence_length=config.model.max_sequence_length,
         weight_version=lambda: bank.version,
     )
-    engine_box.append(engine)
     for resident in Resident:
         bank.add(resident, trained=resident in (Resident.INSTRUCTOR, Resident.FOLLOWER))
     actor = Actor(
@@ -95,6 +93,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         fits=lambda instruction: speaker.fits(follower_messages(material.follower_template, instruction)),
         model_filter=lambda instructions, seeds: reward.keep(instructions, seeds=seeds),
     )
+    ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
     metrics = MetricsWriter(paths.metrics) if topology.is_main else None
     return Context(
         settings=settings,
@@ -105,14 +104,12 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         trainable=trainable,
         tokenizer=tokenizer,
         bank=bank,
-        actor=Actor(
-            trainable, engine, tokenizer, topology, config.algorithm, temperature=config.generation.temperature
-        ),
+        actor=actor,
         speaker=speaker,
         reward=reward,
         gate=gate,
-        ledger=Ledger(paths.ledger, attempt=attempt, writable=topology.is_main),
-        checkpoints=CheckpointStore(paths.root, topology),
+        ledger=ledger,
+        checkpoints=CheckpointStore(paths.root, topology, check_fence=ledger.check_fence),
         metrics=metrics,
         progress=build_progress(settings, material, paths) if topology.is_main else None,
         timers=Timers(),

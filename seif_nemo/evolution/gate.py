@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seif_nemo.config.reward import Judging
-from seif_nemo.constraints.conflict import conflicts, duplicates
+from seif_nemo.constraints.conflict import conflicts, repeats
 from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.roles.follower import compose_prompt
 from seif_nemo.roles.instructor import ParseFailure, parse_instruction
@@ -82,7 +82,7 @@ class Gate:
         return GateDecision(instruction)
 
     def _refuse(self, constraints: tuple[Constraint, ...]) -> GateDecision | None:
-        repeated = duplicates(constraints)
+        repeated = repeats(constraints)
         if repeated:
             return GateDecision(None, RejectReason.REPEATED, repeated[0].reason)
         for constraint in constraints:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.data.store import write_instructions as write_kept
 from seif_nemo.data.store import write_rejected
+from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context, write_jsonl
 from seif_nemo.evolution.diversity import distinct_template_share
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions, has_rule_conflict
 from seif_nemo.evolution.training_phases import write_instructions
+from seif_nemo.parallel.digest import digest_file
 from seif_nemo.roles.instructor import draw_template
 from seif_nemo.types.constraints import Instruction
 from seif_nemo.types.records import (
@@ -27,7 +29,6 @@ from seif_nemo.types.records import (
     UnitKey,
 )
 from seif_nemo.types.residents import Resident
-from seif_nemo.weights.digest import digest_file
 
 
 class GateKeptTooLittleError(RuntimeError):
@@ -114,7 +115,7 @@ def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
                 rejected.append(RejectedInstruction(seed, row["raw"], reason, row["detail"], round, digest))
     paths = (context.paths.instructions(round), context.paths.rejected(round))
     if context.is_main:
-        write_kept(paths[0], kept)
+        write_kept(paths[0], kept, CODEC)
         write_rejected(paths[1], rejected)
     context.sync()
     refuse_scraps(kept, rejected, min_kept_share=context.settings.evolution.min_kept_share, where=str(paths[1]))

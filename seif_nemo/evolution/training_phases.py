@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from seif_nemo.data.sampler import PhaseSampler
 from seif_nemo.data.store import read_instructions
+from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions
 from seif_nemo.evolution.grpo import RewardedRollout, run_training_phase
@@ -29,8 +30,10 @@ def train_instructor(context: Context, round: int) -> None:
 
 def train_follower(context: Context, round: int) -> None:
     """Train the Follower on this round's instructions (and a share of earlier rounds'); it is paid for following."""
-    current = read_instructions(context.paths.instructions(round))
-    earlier = [row for before in range(1, round) for row in read_instructions(context.paths.instructions(before))]
+    current = read_instructions(context.paths.instructions(round), CODEC)
+    earlier = [
+        row for before in range(1, round) for row in read_instructions(context.paths.instructions(before), CODEC)
+    ]
     sampler = phase_sampler(
         context,
         round,
