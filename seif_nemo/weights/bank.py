@@ -22,8 +22,10 @@ from seif_nemo.parallel.topology import Topology
 class SwappableModel(Protocol):
     """What the bank needs of a model: its flat buffers. `models/trainable.py` has it."""
 
-    step_count: int  # optimizer steps taken
-
+    @property
+    def step_count(self) -> int: ...  # optimizer steps taken
+    @step_count.setter
+    def step_count(self, value: int) -> None: ...
     def weight_buffers(self) -> Sequence[torch.Tensor]: ...
     def moment_buffers(self) -> Sequence[torch.Tensor]: ...
     @property
@@ -91,6 +93,9 @@ class RoleBank:
         assert self._name is not None, "no resident is in the model: call RoleBank.add first"
         return self._name
 
+    def is_trained(self, name: str) -> bool:
+        return self._find(name).moments is not None
+
     @property
     def version(self) -> str:
         """Version of the resident weights."""
@@ -109,16 +114,17 @@ class RoleBank:
         return self._find(name).updates
 
     def add(self, name: str, *, trained: bool, origin: str | None = None, updates: int = 0) -> None:
-        """Store what the model holds now as the new resident `name`, which becomes the resident one.
+        """Make a new resident `name` of what the model holds now; it becomes the resident one.
 
         `trained`: with the optimizer state that the model holds. `origin` and `updates` continue the versions of an
         earlier process; by default the weights are new. Raises ValueError if the name is taken.
         """
         if name in self._residents:
             raise ValueError(f"resident {str(name)!r} exists already; known: {', '.join(self._residents)}")
-        for other in self._residents.values():
-            assert not other.stale, "add would lose the resident's unstored weights: use copy"
-            assert not (trained and other.moments and other.moments.stale), "add would lose unstored moments"
+        if self._name is not None:
+            self._store(self._name)
+        if trained:
+            self._store_owned_moments()
         resident = _Resident(
             _host_like(self._model.weight_buffers()), "", "", origin or f"{name}@{updates}", updates, stale=True
         )
@@ -168,10 +174,7 @@ class RoleBank:
         self._verify(name, incoming.weights, incoming.digest)
         if incoming.moments is not None and self._moments_owner != name:
             self._verify(f"{name} (moments)", incoming.moments.buffers, incoming.moments.digest)
-            if self._moments_owner is not None:
-                owned = self._residents[self._moments_owner].moments
-                assert owned is not None
-                self._store_moments(owned)
+            self._store_owned_moments()
             self._name = None
             self._load_moments(name, incoming.moments)
         self._load_weights(name, incoming)
@@ -260,6 +263,12 @@ class RoleBank:
             resident.digest, group=self._topology.world_group, device=self._topology.device
         )
         resident.stale = False
+
+    def _store_owned_moments(self) -> None:
+        if self._moments_owner is not None:
+            moments = self._residents[self._moments_owner].moments
+            assert moments is not None
+            self._store_moments(moments)
 
     def _store_moments(self, moments: _Moments) -> None:
         """Bring the host copy of the moments in the model up to date; a step count of 0 means they were reset."""

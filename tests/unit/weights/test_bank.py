@@ -295,6 +295,16 @@ def test_frozen_residents_cannot_be_updated(bank: RoleBank) -> None:
         bank.mark_updated()
 
 
+def test_adding_keeps_what_was_not_stored_yet(bank: RoleBank, model: FakeModel) -> None:
+    _train(bank, model)
+    before = model.snapshot()
+    bank.add("third", trained=True)
+    _train(bank, model)
+    bank.switch("follower")
+    assert _equal(model.snapshot(), before)
+    assert (bank.version_of("third"), bank.version) == ("third@1", "follower@1")
+
+
 def test_names_are_checked(bank: RoleBank) -> None:
     with pytest.raises(ValueError, match="no resident 'folower'; known: base, instructor, follower"):
         bank.switch("folower")
