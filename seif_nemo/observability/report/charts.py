@@ -146,7 +146,7 @@ def stacked_bars(title: str, bars: Sequence[Bar], *, whole: float | None, number
 
     Segments of value 0 are left out of the drawing; the legend has each label that has a value in any row.
     """
-    top, row_height, bar_height, left, right = 6, 34, 22, 120, 64
+    top, row_height, bar_height, left, right = 6, 34, 22, 120, 84
     end = whole if whole is not None else max((sum(s.value for s in bar.segments) for bar in bars), default=0.0)
     end = end or 1.0
     span = WIDTH - left - right

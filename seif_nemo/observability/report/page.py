@@ -77,7 +77,9 @@ def render(data: RunData, now: float) -> str:
 
 def _environment(data: RunData) -> Html:
     rows = [[key, words(value)] for key, value in data.provenance]
-    versions = table(["", "value"], rows) if rows else tag("p", "Not yet: there is no provenance.json.", class_="empty")
+    versions = (
+        table(["name", "value"], rows) if rows else tag("p", "Not yet: there is no provenance.json.", class_="empty")
+    )
     if data.config_text is None:
         config = tag("p", "Not yet: there is no config.yaml.", class_="empty")
     else:

@@ -19,12 +19,14 @@ def not_yet(what: str) -> Html:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str | None = None) -> Html:
     """A table that scrolls sideways in narrow windows. A row's first cell is its name; `td` cells stay as they are."""
+    of_words = {column for row in rows for column, cell in enumerate(row) if _is_cell(cell, "words")}
+    names = [tag("th", n, scope="col", class_="words" if c in of_words else None) for c, n in enumerate(head)]
     return tag(
         "div",
         tag(
             "table",
             None if caption is None else tag("caption", caption),
-            tag("thead", tag("tr", [tag("th", name, scope="col") for name in head])),
+            tag("thead", tag("tr", names)),
             tag("tbody", [_row(row) for row in rows]),
         ),
         class_="scroll",
@@ -62,11 +64,13 @@ def count(value: float | None) -> str:
 
 def _row(cells: Sequence[Cell]) -> Html:
     parts = [
-        cell
-        if isinstance(cell, Html) and cell.startswith(("<td", "<th"))
-        else tag("th", cell, scope="row")
-        if index == 0
-        else tag("td", cell)
+        cell if _is_cell(cell) else tag("th", cell, scope="row") if index == 0 else tag("td", cell)
         for index, cell in enumerate(cells)
     ]
     return tag("tr", parts)
+
+
+def _is_cell(content: Cell, class_: str | None = None) -> bool:
+    """Whether `content` is a `td` already, with this class if one is given."""
+    start = "<td" if class_ is None else f'<td class="{class_}"'
+    return isinstance(content, Html) and content.startswith(start)

@@ -196,14 +196,15 @@ def _state(data: RunData, now: float) -> tuple[str, str, str]:
     if data.planned_rounds is not None and data.rounds_done >= data.planned_rounds:
         return "c-aqua", "finished", f"All {data.planned_rounds} rounds are done; the last step ended {written}."
     key = last_step.key
-    where = f"Round {key.round}, {PHASE_NAMES[key.phase].lower()}"
+    name = PHASE_NAMES[key.phase]
+    where = f"Last step: round {key.round}, {name[0].lower()}{name[1:]}"
     if key.phase in _STEPPED:
         steps = sum((m.key.round, m.key.phase) == (key.round, key.phase) for m in data.metrics)
-        where += f", {steps} step{'s' if steps != 1 else ''} done"
+        where += f" ({steps} step{'s' if steps != 1 else ''} done)"
     silence = now - last_time
     if silence > _SILENCE_S:
-        return "c-red", "stopped", f"{where}. No step since {written} ({format_duration(silence)} before this report)."
-    return "c-blue", "running", f"{where}. The last step ended {written}."
+        return "c-red", "stopped", f"{where}, ended {written}; nothing in the {format_duration(silence)} since."
+    return "c-blue", "running", f"{where}, ended {written}."
 
 
 def _rate_tile(rounds: Sequence[EvaluatedRound]) -> Html:

@@ -86,7 +86,8 @@ th, td { padding: 4px 11px; border-bottom: 1px solid var(--hair); text-align: ri
 th { font-weight: 600; } thead th { vertical-align: bottom; color: var(--soft); font-weight: 500; white-space:
   normal; }
 th:first-child, td:first-child { text-align: left; padding-left: 2px; }
-td.words, th.words { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 150px; max-width:
+th.words { text-align: left; }
+td.words { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 150px; max-width:
   560px; }
 td.heat { background: color-mix(in srgb, var(--blue) calc(var(--v) * 62%), transparent); min-width: 62px; }
 .up { color: var(--good); } .down { color: var(--bad); }

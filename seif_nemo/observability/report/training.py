@@ -139,20 +139,20 @@ def time_section(data: RunData) -> Html:
     untimed = [PHASE_NAMES[p] for p in Phase if p not in phases and data.steps(p)]
     if not phases:
         return section("time", heading, lead, not_yet("no step has recorded its time."))
-    bars = [_time_bar(phase, data.steps(phase)) for phase in phases]
+    longest = max(_seconds(data.steps(phase)) or 0.0 for phase in phases)
+    unit, divisor = ("hours", 3600) if longest > 3 * 3600 else ("minutes", 60) if longest > 180 else ("seconds", 1)
+    bars = [_time_bar(phase, data.steps(phase), divisor) for phase in phases]
     rows = []
     for r in sorted({m.key.round for m in data.metrics}):
         seconds = [_seconds([s for s in data.steps(p) if s.key.round == r]) for p in phases]
         total = sum(s for s in seconds if s is not None)
         rows.append([str(r), *("-" if s is None else format_duration(s) for s in seconds), format_duration(total)])
     head = ["round", *(_SHORT_PHASES[p] for p in phases), "sum"]
-    end = max(sum(s.value for s in bar.segments) for bar in bars)
-    unit, divisor = ("hours", 3600) if end > 3 * 3600 else ("minutes", 60) if end > 180 else ("seconds", 1)
     chart = stacked_bars(
         "Wall time by phase, all rounds",
         bars,
         whole=None,
-        number=lambda seconds: as_number(seconds / divisor),
+        number=as_number,
         x_label=unit,
     )
     note = f"No time was recorded for: {', '.join(untimed)}." if untimed else None
@@ -297,15 +297,15 @@ def _seconds(steps: Sequence[StepMetrics]) -> float | None:
     return sum(found) if found else None
 
 
-def _time_bar(phase: Phase, steps: Sequence[StepMetrics]) -> Bar:
+def _time_bar(phase: Phase, steps: Sequence[StepMetrics], divisor: float) -> Bar:
+    """A phase kind's time by part, in units of `divisor` seconds."""
     total = _seconds(steps) or 0.0
     names = {n.removeprefix("time_s/") for s in steps for n in s.values if n.startswith("time_s/")} - {"total"}
     ordered = [n for n in _PARTS if n in names] + sorted(names - set(_PARTS))
     segments = []
     for name in ordered:
         spent = sum(v for s in steps if (v := value_of(s, f"time_s/{name}")) is not None)
-        segments.append(Segment(name, f"c-{_PARTS[name]}" if name in _PARTS else "c-brown", spent))
-    rest = total - sum(s.value for s in segments)
-    label = "other" if segments else "not split up"
-    segments.append(Segment(label, "c-slate", max(0.0, rest)))
+        segments.append(Segment(name, f"c-{_PARTS[name]}" if name in _PARTS else "c-brown", spent / divisor))
+    rest = total / divisor - sum(s.value for s in segments)
+    segments.append(Segment("other", "c-slate", max(0.0, rest)))
     return Bar(_SHORT_PHASES[phase], tuple(segments), format_duration(total))
