@@ -1,0 +1,125 @@
+"""The bash of the cluster path where no Slurm is needed: stand-ins for srun and scontrol record how they are called."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from tests.slurm.cluster import LOCAL_SLURM, NAMESPACES, ROOT, SYSTEM_PATH, missing_here
+
+SRUN = """#!/usr/bin/env bash
+printf '%s\\n' "$@" "MASTER_ADDR=$MASTER_ADDR" "MASTER_PORT=$MASTER_PORT"
+exit 9
+"""
+SCONTROL = """#!/usr/bin/env bash
+case "$*" in
+  "show hostnames gpu[07-08]") printf 'gpu07\\ngpu08\\n' ;;
+  "show node --oneliner gpu07") echo "NodeName=gpu07 Arch=x86_64 NodeAddr=192.0.2.7 NodeHostName=gpu07 Version=22.05" ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def stand_ins(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in {"srun": SRUN, "scontrol": SCONTROL, "id": "#!/bin/sh\necho 1000\n"}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def bash(folder: pathlib.Path, *command: str | pathlib.Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **variables}
+    return subprocess.run(["bash", *command], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_round_in_a_container(stand_ins: pathlib.Path) -> None:
+    result = bash(
+        stand_ins, ROOT / "slurm/round.sh", "experiment=x", SLURM_JOB_ID="40017", SLURM_JOB_NODELIST="gpu[07-08]",
+        SLURM_CPUS_PER_TASK="14", SEIF_CONTAINER="/images/seif.sqsh", SEIF_CONTAINER_MOUNTS="/lustre:/lustre",
+    )  # fmt: skip
+    assert result.returncode == 9, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[:6] == [
+        "--kill-on-bad-exit=1",
+        "--export=ALL",
+        "--cpus-per-task=14",
+        "--container-image=/images/seif.sqsh",
+        "--container-mounts=/lustre:/lustre",
+        f"--container-workdir={ROOT}",
+    ]
+    assert lines[-6:] == [
+        "-m",
+        "seif_nemo",
+        "evolve",
+        "experiment=x",
+        "MASTER_ADDR=192.0.2.7",
+        f"MASTER_PORT={15000 + 10017}",
+    ]
+    assert lines[-7] == "python"  # the image's own
+
+
+def test_round_outside_a_job_says_how_to_submit(stand_ins: pathlib.Path) -> None:
+    result = bash(stand_ins, ROOT / "slurm/round.sh", SLURM_JOB_ID="")
+    assert result.returncode == 2
+    assert "sbatch slurm/round.sh" in result.stderr
+
+
+def test_unknown_nodes_fail(stand_ins: pathlib.Path) -> None:
+    result = bash(
+        stand_ins, ROOT / "slurm/round.sh", SLURM_JOB_ID="1", SLURM_JOB_NODELIST="other1", SEIF_CONTAINER="image"
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "does not know the nodes other1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "visible, local_rank",
+    [("", "3"), ("0,1,2,3", "3"), ("2", "0"), ("GPU-5ebe9f43", "0")],
+    ids=["none", "all", "own", "uuid"],
+)
+def test_local_rank_counts_among_visible_devices(stand_ins: pathlib.Path, visible: str, local_rank: str) -> None:
+    code = 'source "$0"; seif_task printenv LOCAL_RANK RANK WORLD_SIZE'
+    result = bash(
+        stand_ins, "-c", code, ROOT / "slurm/lib.sh", SLURM_PROCID="11", SLURM_NTASKS="16", SLURM_LOCALID="3",
+        CUDA_VISIBLE_DEVICES=visible,
+    )  # fmt: skip
+    assert result.stdout.split() == [local_rank, "11", "16"], result.stderr
+
+
+def test_local_slurm_needs_root(stand_ins: pathlib.Path) -> None:
+    result = bash(stand_ins, LOCAL_SLURM, "up")
+    assert result.returncode == 1
+    assert "needs root" in result.stderr
+
+
+@pytest.mark.slurm
+def test_local_slurm_leaves_nothing_behind() -> None:
+    reason = missing_here()
+    if reason is not None:
+        pytest.skip(reason)
+    folder = pathlib.Path(f"/tmp/seif_slurm_{os.getpid()}_trace")
+    script = """
+        "$0" run srun --nodes=2 --ntasks=2 hostname
+        echo "rc $?"
+        pgrep -c "slurm|munge"
+        ls -d "$LOCAL_SLURM_DIR"
+        ip -o link
+    """
+    environment = {**os.environ, "PATH": SYSTEM_PATH, "LOCAL_SLURM_DIR": str(folder)}
+    result = subprocess.run(
+        [*NAMESPACES, "bash", "-c", script, LOCAL_SLURM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    lines = result.stdout.splitlines()
+    assert sorted(lines[:2]) == ["node1", "node2"], result.stderr
+    assert lines[2:4] == ["rc 0", "0"]  # no daemon is left, and no folder is listed
+    assert len(lines) == 5
+    assert lines[4].startswith("1: lo:")
