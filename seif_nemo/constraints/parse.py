@@ -9,7 +9,7 @@ import re
 from seif_nemo.constraints.numbers import NUMBER
 from seif_nemo.constraints.phrasing import OPEN, normalise, read_clause, without_label
 from seif_nemo.constraints.readers import READERS, Found
-from seif_nemo.types.constraints import Constraint, Reading
+from seif_nemo.types.constraints import Constraint, Kind, Reading
 
 MAX_LENGTH = 600  # characters; a longer text is left to the judge unread
 
@@ -79,7 +79,10 @@ def _read_first_clause(text: str) -> Found | None:
         return None
     for joint in list(_JOINT.finditer(text))[:_MAX_JOINTS]:
         found = _read(text[: joint.start()].rstrip(" ,.;"))
-        if found is not None and found.spec is not None:
+        if found is None or found.spec is None:
+            continue
+        # Without quotation marks nobody can tell where a phrase at an end stops.
+        if OPEN in text[: joint.start()] or found.spec.kind not in (Kind.STARTS_WITH, Kind.ENDS_WITH):
             return Found(Reading.NECESSARY, found.spec)
     return None
 

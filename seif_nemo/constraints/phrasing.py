@@ -15,6 +15,7 @@ _MARKED = re.compile(
     r"|(?<!\w)'((?:[^'\"]|(?<=\w)'(?=\w))++)'(?!\w)"
 )
 _SPACE = re.compile(r"\s++")
+_PLEASE = re.compile(r",? please$", re.IGNORECASE)
 _LIST_MARK = re.compile(r"(?:[-*•]|\d{1,2}[.)]|\(\d{1,2}\)|[a-z]\)) ")
 _LABEL_WORD = (
     "response|answer|lexical|content|format|formatting|structure|structural|length|keyword|keywords|word|words|count|"
@@ -92,7 +93,7 @@ def normalise(text: str) -> str:
 
     # Single curly quotes become straight before the search, so that apostrophes and quotes are told apart in one way.
     text = _MARKED.sub(quote, text.replace("‘", "'").replace("’", "'"))
-    return _SPACE.sub(" ", clean(text)).rstrip(" .;!,")
+    return _PLEASE.sub("", _SPACE.sub(" ", clean(text)).rstrip(" .;!,"))
 
 
 def without_label(text: str) -> str:

@@ -168,8 +168,7 @@ _TARGET = (
 # Words that after "the word" or "the phrase" belong to the sentence and are not the word itself.
 _NO_TARGET_WORDS = """
 count counts limit limits length frequency frequencies order choice bank cloud below above provided given specified
-listed mentioned following itself only once twice thrice from in of for that which or and with to as used is are must
-should times each every exactly at least most more than no not without usage case
+listed mentioned following itself only once twice thrice times usage case
 """
 _NO_TARGET = frozenset(_NO_TARGET_WORDS.split())
 # Verbs that ask for a word among others; "be the word X" and "answer 'X'" ask for nothing else.

@@ -181,9 +181,9 @@ def starts_with(text: str, phrase: str) -> bool:
 def ends_with(text: str, phrase: str) -> bool:
     """The phrase comes last, but for closing marks and the sentence's own stop."""
     core = phrase_core(phrase)
-    closed = fold(text).rstrip(_CLOSERS) if is_wordy(core[-1:]) else fold(text).rstrip()
+    folded = fold(text)
     pattern = re.compile(_phrase_pattern(core).pattern + r"\Z")
-    for body in (closed, closed.rstrip(_STOPS + _CLOSERS)):
+    for body in (folded, folded.rstrip(_CLOSERS), folded.rstrip(_STOPS + _CLOSERS)):
         match = pattern.search(body, max(0, len(body) - 4 * len(core) - 16))
         if core and match is not None and _is_whole(body, match.start(), match.end()):
             return True
