@@ -10,7 +10,13 @@ CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 
 
 def make_tiny_hf(
-    path: Path, family: str = "qwen2", *, seed: int = 0, shard_size: str = "50GB", **overrides: Any
+    path: Path,
+    family: str = "qwen2",
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    shard_size: str = "50GB",
+    **overrides: Any,
 ) -> Path:
     """Save a random model of a few thousand parameters, large enough weights that every layer matters; returns `path`.
 
@@ -39,5 +45,7 @@ def make_tiny_hf(
         for name, parameter in model.named_parameters():
             scale = 0.3 if parameter.dim() > 1 else 0.2
             torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=scale)
+    model.to(dtype)
+    model.config.dtype = dtype
     model.save_pretrained(path, max_shard_size=shard_size)
     return path

@@ -1,6 +1,7 @@
 """Every layout computes what transformers computes, and gives the weights back unchanged."""
 
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from seif_nemo.config.parallel import ParallelConfig
@@ -32,6 +34,7 @@ MODELS = {
     "llama_tied": {"family": "llama", "tie_word_embeddings": True, "vocab_size": 97},
     "qwen2": {"family": "qwen2", "num_hidden_layers": 3},
     "qwen2_tied": {"family": "qwen2", "tie_word_embeddings": True},
+    "qwen2_bf16": {"family": "qwen2", "dtype": torch.bfloat16},
     "qwen3": {"family": "qwen3", "shard_size": "40KB", "head_dim": 16},
     "qwen3_one_group": {"family": "qwen3", "num_key_value_heads": 1, "tie_word_embeddings": True},
 }
@@ -134,3 +137,52 @@ def _same_directory(source: Path, exported: Path) -> None:
                 left, right = a.get_tensor(name), b.get_tensor(name)
                 assert left.dtype == right.dtype
                 assert torch.equal(left, right), name
+
+
+def _faults(good: Path, bad: dict[str, Path], blocked: Path) -> dict[str, str]:
+    """What each rank is told about each fault."""
+    topology = build_topology(ParallelConfig(tensor=2), seed=1, threads=1)
+    arch = read_architecture(good)
+    model = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64)
+    told = {}
+    for name, path in bad.items():
+        with pytest.raises(ValueError) as error:
+            load_hf_weights(model, arch, topology, path)
+        told[name] = str(error.value)
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+    assert all(bool(matrix.isnan().all()) for matrix in matrices), "a refused checkpoint changes nothing"
+    load_hf_weights(model, arch, topology, good)
+    with pytest.raises(RuntimeError) as failure:
+        export_hf(model, arch, topology, blocked, source_dir=good)
+    told["export"] = str(failure.value)
+    with pytest.raises(ValueError) as error:
+        export_hf(model, arch, topology, blocked, source_dir=bad["missing"])
+    told["source"] = str(error.value)
+    shutdown(topology)
+    return told
+
+
+def test_every_rank_is_told_of_a_fault_and_none_waits(tmp_path: Path) -> None:
+    good = make_tiny_hf(tmp_path / "good", vocab_size=96)
+    tensors = load_file(good / "model.safetensors")
+    norm = "model.norm.weight"
+    changed = {
+        "missing": {name: tensor for name, tensor in tensors.items() if name != norm},
+        "extra": tensors | {"model.layers.9.extra": torch.ones(1)},
+        "shape": tensors | {norm: torch.ones(31)},
+        "dtype": tensors | {norm: torch.ones(32, dtype=torch.int32)},
+    }
+    for name, content in changed.items():
+        (tmp_path / name).mkdir()
+        save_file(content, tmp_path / name / "model.safetensors")
+    (tmp_path / "file").write_text("in the way")
+    bad = {name: tmp_path / name for name in changed}
+    per_rank = run_ranks(2, _faults, good, bad, tmp_path / "file" / "out")
+    assert per_rank[0] == per_rank[1]
+    told = per_rank[0]
+    assert told["missing"] == f"{tmp_path}/missing lacks {norm}, which config.json calls for"
+    assert told["extra"].startswith(f"{tmp_path}/extra/model.safetensors holds model.layers.9.extra, which")
+    assert told["shape"] == f"{tmp_path}/shape/model.safetensors: {norm} has shape [31], config.json says [32]"
+    assert f"{norm} has the unsupported dtype I32; supported: F32, BF16, F16" in told["dtype"]
+    assert told["source"] == told["missing"]
+    assert re.match(r"rank 0 could not write .*out: (NotADirectory|FileExists)Error", told["export"])

@@ -51,7 +51,7 @@ def _train(topology: Topology, path: Path, out: Path) -> Trace:
     settings = OptimizerConfig(
         optimizer="adam", lr=1e-3, adam_eps=1e-3, weight_decay=0.0, clip_grad=0.5, use_distributed_optimizer=True
     )
-    optimizer = get_megatron_optimizer(settings, [ddp], use_gloo_process_groups=False)
+    optimizer: Any = get_megatron_optimizer(settings, [ddp], use_gloo_process_groups=False)
     mine = _tokens().chunk(topology.data)[topology.data_rank]
     trace = Trace([], [])
     for _ in range(2):

@@ -1,0 +1,154 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from seif_nemo.models.architecture import Llama3Rope, read_architecture, read_eos_ids
+
+QWEN2 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 96,
+    "intermediate_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 387,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "rope_theta": 20000.0,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+}
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+
+
+def _write(path: Path, *, drop: tuple[str, ...] = (), **changes: Any) -> Path:
+    config = {key: value for key, value in (QWEN2 | changes).items() if key not in drop}
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def test_reads_sizes_and_switches(tmp_path: Path) -> None:
+    arch = read_architecture(_write(tmp_path))
+    assert (arch.family, arch.num_layers, arch.hidden_size, arch.ffn_hidden_size) == ("qwen2", 3, 96, 256)
+    assert (arch.num_heads, arch.num_kv_heads, arch.head_dim, arch.heads_per_group) == (4, 2, 24, 2)
+    assert (arch.vocab_size, arch.max_positions, arch.norm_eps, arch.rope_theta) == (387, 512, 1e-5, 20000.0)
+    assert (arch.tied_embeddings, arch.qkv_bias, arch.qk_norm, arch.rope_scaling) == (True, True, False, None)
+
+
+@pytest.mark.parametrize(
+    "name, qkv_bias, qk_norm, head_dim",
+    [
+        ("LlamaForCausalLM", False, False, 24),
+        ("Qwen2ForCausalLM", True, False, 24),
+        ("Qwen3ForCausalLM", False, True, 128),
+    ],
+)
+def test_families_differ_as_transformers_says(
+    tmp_path: Path, name: str, qkv_bias: bool, qk_norm: bool, head_dim: int
+) -> None:
+    arch = read_architecture(
+        _write(tmp_path, architectures=[name], drop=("tie_word_embeddings", "num_key_value_heads"))
+    )
+    assert (arch.qkv_bias, arch.qk_norm, arch.head_dim) == (qkv_bias, qk_norm, head_dim)
+    assert (arch.tied_embeddings, arch.num_kv_heads) == (False, 4)
+
+
+@pytest.mark.parametrize(
+    "changes, drop, theta, scaled",
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}, ("rope_theta",), 7.0, False),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 7.0, **LLAMA3}}, ("rope_theta",), 7.0, True),
+        ({"rope_scaling": {"rope_type": "llama3", **LLAMA3}}, (), 20000.0, True),
+        ({"rope_scaling": {"type": "llama3", **LLAMA3}}, (), 20000.0, True),
+        ({"rope_scaling": None}, (), 20000.0, False),
+        ({}, ("rope_theta",), 10000.0, False),
+    ],
+)
+def test_both_spellings_of_rotary_settings(
+    tmp_path: Path, changes: dict[str, Any], drop: tuple[str, ...], theta: float, scaled: bool
+) -> None:
+    arch = read_architecture(_write(tmp_path, drop=drop, **changes))
+    assert arch.rope_theta == theta
+    assert arch.rope_scaling == (Llama3Rope(8.0, 1.0, 4.0, 64) if scaled else None)
+
+
+def test_llama3_rope_by_hand_and_as_in_transformers() -> None:
+    rope = Llama3Rope(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=64)
+    assert rope.scale(1.0) == 1.0  # wavelength 6.28 < 64 / 4
+    assert rope.scale(0.01) == 0.00125  # wavelength 628 > 64 / 1
+    # Wavelength 32: smooth = (64 / 32 - 1) / (4 - 1) = 1/3, so 2/3 of the way to an eighth.
+    frequency = 2 * math.pi / 32
+    assert rope.scale(frequency) == pytest.approx(frequency * (2 / 3 / 8 + 1 / 3))
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=2, rope_parameters={"rope_type": "llama3", "rope_theta": 500.0, **LLAMA3}
+    )
+    expected, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    plain = 1.0 / 500.0 ** (torch.arange(0, 32, 2).float() / 32)
+    torch.testing.assert_close(torch.tensor([rope.scale(float(value)) for value in plain]), expected)
+
+
+def test_end_tokens_of_both_files(tmp_path: Path) -> None:
+    assert read_eos_ids(tmp_path) == ()
+    _write(tmp_path, eos_token_id=4)
+    assert read_eos_ids(tmp_path) == (4,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [9, 4]}')
+    assert read_architecture(tmp_path).eos_ids == (9, 4)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    with pytest.raises(ValueError, match=r"generation_config\.json: eos_token_id='</s>'"):
+        read_eos_ids(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, drop, message",
+    [
+        (
+            {"architectures": ["GPT2LMHeadModel"]},
+            (),
+            r"architectures=\['GPT2LMHeadModel'\] is not supported; supported: 'Llama",
+        ),
+        ({}, ("architectures",), r"architectures=\[\] is not supported"),
+        ({"use_sliding_window": True}, (), r"use_sliding_window=True is not supported; supported: False"),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            (),
+            "layer_types=.*sliding_attention.*'full_attention'",
+        ),
+        ({"hidden_act": "gelu"}, (), "hidden_act='gelu' is not supported; supported: 'silu'"),
+        ({"quantization_config": {"bits": 4}}, (), "quantization_config="),
+        ({"rope_scaling": {"rope_type": "yarn"}}, (), r"rope_scaling\.rope_type='yarn'.*'default', 'llama3'"),
+        ({"rope_parameters": {"rope_type": "linear"}}, (), r"rope_parameters\.rope_type='linear'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, (), "lacks low_freq_factor, high_freq_factor"),
+        ({"num_key_value_heads": 3}, (), "num_key_value_heads=3 must divide num_attention_heads=4"),
+        ({"hidden_size": 98}, (), "num_attention_heads=4 must divide hidden_size=98"),
+        ({"vocab_size": 0}, (), "vocab_size=0 must be a positive integer"),
+        ({}, ("intermediate_size",), "intermediate_size is missing"),
+    ],
+)
+def test_what_is_not_supported_names_file_key_and_choices(
+    tmp_path: Path, changes: dict[str, Any], drop: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"config\.json: .*{message}"):
+        read_architecture(_write(tmp_path, drop=drop, **changes))
+
+
+def test_llama_with_attention_bias_is_not_supported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="attention_bias=True is not supported"):
+        read_architecture(_write(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True))
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config\.json does not exist: model\.path"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="must hold a JSON object"):
+        read_architecture(tmp_path)

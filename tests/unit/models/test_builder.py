@@ -1,0 +1,102 @@
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seif_nemo.models.architecture import Architecture, Llama3Rope
+from seif_nemo.models.builder import check_division, inverse_frequencies, padded_vocab_size, stage_layers
+from seif_nemo.parallel.topology import Topology
+
+SIZES: dict[str, Any] = {
+    "family": "qwen2",
+    "num_layers": 6,
+    "hidden_size": 32,
+    "ffn_hidden_size": 48,
+    "num_heads": 8,
+    "num_kv_heads": 2,
+    "head_dim": 4,
+    "vocab_size": 99,
+    "max_positions": 64,
+    "tied_embeddings": False,
+    "qkv_bias": True,
+    "qk_norm": False,
+    "norm_eps": 1e-6,
+    "rope_theta": 100.0,
+    "rope_scaling": None,
+    "eos_ids": (),
+}
+
+
+def _arch(**changes: Any) -> Architecture:
+    return Architecture(**(SIZES | changes))
+
+
+def _topology(tensor: int, pipeline: int) -> Topology:
+    group = cast(Any, None)
+    return Topology(
+        world_size=tensor * pipeline,
+        rank=0,
+        tensor=tensor,
+        pipeline=pipeline,
+        data=1,
+        sequence=False,
+        tensor_rank=0,
+        pipeline_rank=0,
+        data_rank=0,
+        device=torch.device("cpu"),
+        tensor_group=group,
+        pipeline_group=group,
+        data_group=group,
+        world_group=group,
+        last_stage_rank=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "vocab, tensor, padded",
+    [(99, 1, 104), (99, 8, 104), (104, 4, 104), (99, 3, 120), (99, 16, 112), (151936, 8, 151936)],
+)
+def test_vocabulary_is_padded_alike_for_every_usual_tensor_size(vocab: int, tensor: int, padded: int) -> None:
+    assert padded_vocab_size(_arch(vocab_size=vocab), tensor) == padded
+
+
+@given(layers=st.integers(1, 80), pipeline=st.integers(1, 16))
+def test_stages_hold_every_layer_once_in_order(layers: int, pipeline: int) -> None:
+    arch = _arch(num_layers=layers)
+    stages = [stage_layers(arch, pipeline, stage) for stage in range(pipeline)]
+    assert [layer for stage in stages for layer in stage] == list(range(layers))
+    assert {len(stage) for stage in stages if stage.stop < layers} <= {len(stages[0])}
+
+
+def test_three_layers_over_two_stages_are_two_and_one() -> None:
+    assert [list(stage_layers(_arch(num_layers=3), 2, stage)) for stage in range(2)] == [[0, 1], [2]]
+
+
+def test_inverse_frequencies_by_hand() -> None:
+    # theta 100, head size 4: 100^0 and 100^(-2/4).
+    assert inverse_frequencies(_arch()).tolist() == pytest.approx([1.0, 0.1])
+    stretched = _arch(rope_scaling=Llama3Rope(4.0, 1.0, 4.0, 32))
+    # Wavelengths 6.28 (< 32 / 4: kept) and 62.8 (> 32: a quarter).
+    assert inverse_frequencies(stretched).tolist() == pytest.approx([1.0, 0.025])
+
+
+@pytest.mark.parametrize("tensor, pipeline", [(1, 1), (2, 2), (4, 3), (8, 6), (1, 4)])
+def test_layouts_that_divide(tensor: int, pipeline: int) -> None:
+    layers = 7 if pipeline == 4 else 6
+    check_division(_arch(num_layers=layers), _topology(tensor, pipeline))
+
+
+@pytest.mark.parametrize(
+    "tensor, pipeline, message",
+    [
+        (3, 1, r"parallel\.tensor=3 does not divide num_attention_heads=8.*choose 2 or 4"),
+        (16, 1, r"parallel\.tensor=16 .*choose 4 or 8"),
+        (1, 4, r"parallel\.pipeline=4 cannot share out num_hidden_layers=6 .*choose 2 or 3"),
+        (1, 7, r"parallel\.pipeline=7 .*choose 3 or 6"),
+    ],
+)
+def test_layouts_that_do_not_divide_name_the_nearest(tensor: int, pipeline: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_division(_arch(), _topology(tensor, pipeline))
