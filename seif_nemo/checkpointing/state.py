@@ -27,7 +27,10 @@ class StateWriter:
 
         Replicas share the writing. Megatron checks at the first save that each part of each tensor is written once.
         """
-        _exclude_existing_objects_from_collections()
+        if not self._strategies:
+            # Megatron collects garbage each time it makes the optimizer's state: 0.25 s over what imports alone made.
+            gc.collect()
+            gc.freeze()
         is_first = with_optimizer not in self._strategies
         if is_first:
             self._strategies[with_optimizer] = self._strategy()
@@ -83,10 +86,3 @@ def _load_optimizer(trainable: TrainableModel, loaded: dict[Any, Any]) -> None:
     parts = [loaded] if len(chained) == 1 else [loaded[index] for index in range(len(chained))]
     for optimizer, part in zip(chained, parts, strict=True):
         optimizer.load_parameter_state_from_fully_reshardable(part["param_state"])
-
-
-def _exclude_existing_objects_from_collections() -> None:
-    """Megatron collects garbage each time it makes the optimizer's state: 0.25 s over what imports alone created."""
-    if gc.get_freeze_count() == 0:
-        gc.collect()
-        gc.freeze()
