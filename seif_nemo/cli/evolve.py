@@ -23,13 +23,15 @@ def run_evolve(arguments: Sequence[str]) -> int:
 
 
 def _run(config: Config) -> int:
+    from seif_nemo.observability.logging import quiet_known_warnings, set_up_logging
+
+    quiet_known_warnings()
     # These take seconds to import, and a mistyped key must not cost seconds.
     from seif_nemo.evolution.build import build_context, set_determinism
     from seif_nemo.evolution.rounds import evolve
     from seif_nemo.evolution.run_directory import open_run
     from seif_nemo.evolution.stopping import StopRequestedError
     from seif_nemo.evolution.synthesis import GateKeptTooLittleError
-    from seif_nemo.observability.logging import set_up_logging
     from seif_nemo.observability.metrics import read_metrics
     from seif_nemo.observability.report import write_report
     from seif_nemo.observability.summary import round_table

@@ -164,7 +164,7 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
             constraints = tuple(parse_constraint(text) for text in row.constraints)
             prompt = compose_prompt(follower, row.seed_question, row.constraints)
             heldout.append(Instruction(row.seed_question, constraints, prompt))
-    seeds = read(config.data.seeds, None)
+    seeds = read(config.data.seeds, config.data.max_seeds)
     return Material(
         seeds=seeds,
         probe_seeds=read(config.data.probe_seeds, config.data.max_probe_seeds)

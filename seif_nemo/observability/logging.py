@@ -5,9 +5,18 @@ Modules take `logging.getLogger(__name__)` as usual and never add handlers.
 
 import logging
 import sys
+import warnings
 from typing import TextIO
 
 ROOT_NAME = "seif_nemo"
+
+# What libraries say at every start and nobody here can act on.
+_KNOWN_WARNINGS = (
+    r".*Apex (is|are) not installed.*",  # megatron-core on the CPU
+    r".*full scope is deprecated.*",  # megatron-core about its own default
+    r"The \.grad attribute of a Tensor that is not a leaf.*",  # megatron-core's optimizer looks at views
+    r"`torch\.distributed\.\w+` is deprecated.*",  # megatron-core 0.16 on torch 2.13
+)
 
 _said: set[tuple[str, str]] = set()
 
@@ -46,3 +55,9 @@ def log_once(logger: logging.Logger, level: int, message: str, *args: object) ->
     if key not in _said and logger.isEnabledFor(level):
         _said.add(key)
         logger.log(level, message, *args)
+
+
+def quiet_known_warnings() -> None:
+    """Silence the warnings that megatron-core gives at every start; others still show."""
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)

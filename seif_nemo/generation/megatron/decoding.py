@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seif_nemo.generation.megatron.forward import Prompts, StageForward, Step
 from seif_nemo.generation.megatron.kv_cache import KVCache
-from seif_nemo.generation.sampling import draw, seed_keys, uniforms
+from seif_nemo.generation.sampling import draw, noise_keys, seed_keys
 from seif_nemo.generation.sharing import Answer
 from seif_nemo.generation.slots import Admission, Indices, SlotTable
 from seif_nemo.generation.stopping import StopStrings, final_text
@@ -175,11 +175,11 @@ class Decoding:
         if logits_BV is None:
             drawn_2B = torch.empty(2, len(rows), dtype=torch.float64, device=self._topology.device)
         else:
-            uniform_B = uniforms(self._key_R[rows], self._drawn_R[rows])
+            noise_key_B = self._to_device(noise_keys(self._key_R[rows], self._drawn_R[rows]))
             sampling = self._sampling
             drawn = draw(
                 logits_BV,
-                torch.from_numpy(uniform_B).to(logits_BV.device),
+                noise_key_B,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,

@@ -79,8 +79,8 @@ class StageForward:
             token_1N = F.pad(step.token_N, (0, -num_tokens % self._pad_to))[None]
             hidden_N1 = model.embedding(input_ids=token_1N, position_ids=None)
         assert hidden_N1 is not None
-        cos_N1D = self._cos_CD[step.position_N][:, None]
-        sin_N1D = self._sin_CD[step.position_N][:, None]
+        cos_N1D = self._cos_CD.index_select(0, step.position_N)[:, None]
+        sin_N1D = self._sin_CD.index_select(0, step.position_N)[:, None]
         for index, layer in enumerate(self._layers):
             hidden_N1 = self._layer(index, layer, hidden_N1, cache, step, cos_N1D, sin_N1D)
         if model.decoder.final_layernorm is not None:
