@@ -30,8 +30,9 @@ _VOCAB_MULTIPLE = 8
 def build_gpt(arch: Architecture, topology: Topology, *, dtype: torch.dtype, max_sequence_length: int) -> GPTModel:
     """This rank's part of the model on `topology.device`, in training mode, with NaN for weights until they are loaded.
 
-    Forward takes token ids and position ids [batch, sequence] and an attention mask (None is causal; see
-    `cpu_modules.CoreAttention`), and gives logits [batch, sequence, vocabulary / tensor] in `dtype` on the last stage.
+    Forward takes token ids and position ids [batch, sequence] and None for the attention mask: attention is causal, so
+    batches are padded on the right. (Transformer Engine would pass over another mask without a word.) It gives logits
+    [batch, sequence, vocabulary / tensor] in `dtype` on the last stage, or losses [batch, sequence] if given labels.
     Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them.
     Raises ValueError where the heads, the feed-forward size or the layers do not divide, naming the key to change.
     """
@@ -93,7 +94,6 @@ def transformer_config(arch: Architecture, topology: Topology, dtype: torch.dtyp
         bias_dropout_fusion=on_cuda,
         masked_softmax_fusion=False,
         gradient_accumulation_fusion=False,
-        persist_layer_norm=on_cuda,
     )
 
 
