@@ -25,7 +25,6 @@ import tiny_tokenizer
 import tiny_training
 import transformers
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MARKER = "tiny_model.json"
 
 
@@ -37,12 +36,12 @@ class Variety(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What decides the files. `code` is a digest of the sources that make them."""
+    """What decides the files, beside the versions of torch and transformers."""
 
     variety: Variety
     seed: int
     steps: int
-    code: str
+    digest: str  # of the tools and the world
 
 
 def make_tiny_model(out: Path, *, variety: Variety = Variety.TRAINED, seed: int = 0, steps: int = 1000) -> bool:
@@ -54,7 +53,7 @@ def make_tiny_model(out: Path, *, variety: Variety = Variety.TRAINED, seed: int 
         raise ValueError(f"--steps {steps} must be at least 1; use --random for a model that is not trained")
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed {seed} must be in [0, 2**63)")
-    recipe = Recipe(variety, seed, steps if variety is Variety.TRAINED else 0, _code_digest())
+    recipe = Recipe(variety, seed, steps if variety is Variety.TRAINED else 0, _digest())
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(out.parent / f".{out.name}.lock"):
@@ -105,14 +104,13 @@ def _recipe_of(folder: Path) -> object:
     return json.loads(marker.read_text()) if marker.is_file() else None
 
 
-def _code_digest() -> str:
-    sources = [*Path(__file__).parent.glob("tiny_*.py"), Path(__file__)]
-    for package in ("constraints", "data", "types"):
-        sources += (REPOSITORY / "seif_nemo" / package).glob("*.py")
+def _digest() -> str:
+    """Of the sources of these tools, and of a sample of the world as the project's constraint rules shape it."""
+    folder = Path(__file__).parent
+    sources = sorted([*folder.glob("tiny_*.py"), folder / "make_tiny_model.py"])
     digest = hashlib.blake2b(digest_size=16)
-    for source in sorted(sources):
-        content = source.read_bytes()
-        digest.update(f"{source.name} {len(content)}\n".encode() + content)
+    for content in (*(source.read_bytes() for source in sources), repr(tiny_data.sample()).encode()):
+        digest.update(f"{len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 

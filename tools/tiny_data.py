@@ -1,5 +1,6 @@
 """The data files of the tiny world: seeds to train on, seeds to probe with, prompts to tune on and to measure with."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def write_data(folder: Path) -> None:
     _write_seeds(folder / "probe_seeds.parquet", splits.probe)
     write_released(folder / "dev.parquet", _rows(tiny_demos.evaluation_prompts(splits.dev, "dev")))
     write_released(folder / "heldout.parquet", _rows(tiny_demos.evaluation_prompts(splits.heldout, "heldout")))
+
+
+def sample() -> tuple[object, ...]:
+    """The evaluation rows and some demonstrations: they change if anything does that the data or the training see."""
+    rng = random.Random(0)
+    splits = tiny_world.seed_splits()
+    demos = [(tiny_demos.draw_follower_demo(rng, s), tiny_demos.draw_instructor_demo(rng, s)) for s in splits.training]
+    return splits, _rows(tiny_demos.evaluation_prompts(splits.dev, "dev")), demos
 
 
 def _rows(prompts: Sequence[TinyPrompt]) -> list[ReleasedInstruction]:
