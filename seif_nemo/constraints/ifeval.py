@@ -1,7 +1,7 @@
 """Specs and the instruction ids and kwargs of IFEval (arXiv 2311.07911; instructions_registry.py of its release).
 
 IFEval's relation is "at least" or "less than", so an interval becomes two items. What no id can say gets the id
-"seif:<kind>" with the spec's own fields as kwargs, never a dummy. Ids here are the 18 that the kinds can express.
+"seif:<kind>" with the spec's own fields as kwargs, never a dummy. Ids here are the 19 that the kinds can express.
 """
 
 import difflib

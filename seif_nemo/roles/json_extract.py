@@ -11,7 +11,8 @@ from typing import cast
 
 _THINK_END = "</think>"
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\Z))|,(\s*+[}\]])', re.DOTALL)
-_MAX_STARTS = 64  # of braces that never close; bounds the work to a multiple of the length
+_MARK = re.compile(r'\\.|["{}]', re.DOTALL)
+_MAX_SCANS = 8  # bounds the work to a multiple of the length
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +33,48 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def _end_of_object(text: str, start: int) -> int | None:
-    """The place after the brace that closes the one at `start`, strings skipped; None if it never closes."""
-    depth, in_string, position = 0, False, start
-    for match in re.compile(r'\\.|["{}]', re.DOTALL).finditer(text, start):
-        mark, position = match.group(), match.end()
-        if mark == '"':
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """`objects` are outermost balanced stretches; `open_at` is the first brace that never closes, None if all do."""
+
+    objects: list[tuple[int, int]]
+    open_at: int | None
+    in_string: bool  # at the end of the text
+
+
+def _scan(text: str, start: int) -> _Scan:
+    """One pass from a brace on. Quotation marks count within braces only, so that prose before them does not matter."""
+    opened: list[int] = []
+    closed: list[tuple[int, int]] = []
+    in_string = False
+    for match in _MARK.finditer(text, start):
+        mark = match.group()
+        if mark == "{" and not in_string:
+            opened.append(match.start())
+        elif mark == '"' and opened:
             in_string = not in_string
-        elif not in_string and mark == "{":
-            depth += 1
-        elif not in_string and mark == "}":
-            depth -= 1
-            if depth == 0:
-                return position
-    return None
+        elif mark == "}" and opened and not in_string:
+            begin = opened.pop()
+            while closed and closed[-1][0] > begin:
+                closed.pop()
+            closed.append((begin, match.end()))
+    return _Scan(closed, opened[0] if opened else None, in_string)
 
 
 def _balanced_objects(text: str) -> list[str]:
     """Outermost {...} stretches, from left to right; none overlap, so all of them are no longer than the text."""
-    found: list[str] = []
-    start, unclosed = text.find("{"), 0
-    while start >= 0 and unclosed < _MAX_STARTS:
-        end = _end_of_object(text, start)
-        if end is None:
-            unclosed += 1
-            end = start + 1
-        else:
-            found.append(text[start:end])
-        start = text.find("{", end)
-    return found
+    found: list[tuple[int, int]] = []
+    start = text.find("{")
+    for _ in range(_MAX_SCANS):
+        if start < 0:
+            break
+        scan = _scan(text, start)
+        found += scan.objects
+        if scan.open_at is None or not scan.in_string:
+            break
+        # A lone quotation mark after a lone brace hides what follows: read on behind that brace.
+        start = text.find("{", max([scan.open_at + 1, *(end for _, end in scan.objects)]))
+    return [text[begin:end] for begin, end in found]
 
 
 def _load(candidate: str) -> dict[str, object] | Malformed | None:
