@@ -7,7 +7,7 @@ is and the rest adds to it; scoped demands ("each paragraph ...") and everything
 import re
 
 from seif_nemo.constraints.numbers import NUMBER
-from seif_nemo.constraints.phrasing import OPEN, normalise, read_clause, without_label
+from seif_nemo.constraints.phrasing import OPEN, RESPONSE, normalise, read_clause, without_label
 from seif_nemo.constraints.readers import READERS, Found
 from seif_nemo.types.constraints import Constraint, Kind, Reading
 
@@ -16,7 +16,9 @@ MAX_LENGTH = 600  # characters; a longer text is left to the judge unread
 # A second clause may only add. With one of these words it may as well take away, restrict or choose.
 _HEDGES = re.compile(
     r"\b(?:unless|except|excluding|or|if|either|optional|optionally|when|where|whenever|each|every|per|instead|rather|"
-    r"otherwise|first|second|third|fourth|last|final paragraph|but|only|former|latter|both|any of)\b",
+    r"otherwise|first|second|third|fourth|last|final paragraph|but|only|former|latter|both|any of)\b"
+    # A part of the response at the end may be meant for both clauses.
+    rf"|\bin (?!{RESPONSE}\b)(?:the|its|their|your) ",
     re.IGNORECASE,
 )
 # What a second demand opens with: "and" before anything else may join two words of the first one.
@@ -25,7 +27,7 @@ _NEXT = (
     "provide|give|mention|focus|highlight|"
     "describe|explain|adopt|present|format|separate|contain|follow|not|no|at least|at most"
 )
-_JOINT = re.compile(rf",? and (?=(?:{_NEXT})\b)|[.;] |, (?=and |while |with )", re.IGNORECASE)
+_JOINT = re.compile(rf",? and (?=(?:{_NEXT})\b)|[.;] |, (?!and {OPEN})(?=and |while |with )", re.IGNORECASE)
 _MAX_JOINTS = 4
 
 # "any forbidden words" without a list of them.

@@ -17,12 +17,12 @@ _MARKED = re.compile(
 _SPACE = re.compile(r"\s++")
 _PLEASE = re.compile(r",? please$", re.IGNORECASE)
 _LIST_MARK = re.compile(r"(?:[-*•]|\d{1,2}[.)]|\(\d{1,2}\)|[a-z]\)) ")
+# Labels that say nothing about the part of the response meant. "Title:", "Sentence length:" and "Ending:" do.
 _LABEL_WORD = (
-    "response|answer|lexical|content|format|formatting|structure|structural|length|keyword|keywords|word|words|count|"
-    "sentence|sentences|paragraph|paragraphs|bullet|points|point|list|punctuation|case|letter|letters|frequency|"
-    "constraint|constraints|limit|number|of|and|the|include|inclusion|exclusion|forbidden|required|title|placeholder|"
-    "placeholders|start|end|ending|opening|closing|style|form|output|all-caps|lowercase|uppercase|capitalization|"
-    "requirement|rule|detectable|language|change|combination|existence|json|quotation|wrap|checker|phrase|no|comma"
+    "response|answer|lexical|content|format|formatting|structure|structural|length|keywords?|words?|count|punctuation|"
+    "case|letters?|frequency|constraints?|limit|number|of|and|the|include|inclusion|exclusion|forbidden|required|style|"
+    "form|output|all-caps|lowercase|uppercase|capitalization|requirement|rule|detectable|language|change|json|no|commas?|"
+    "(?:sentence|paragraph|bullet|bullet points?|bullets|placeholder)s? count"
 )
 _LABEL = re.compile(rf"(?:(?:{_LABEL_WORD})[ /-]*+){{1,5}}+(?:: ?| ?[—–] ?| - )", re.IGNORECASE)
 

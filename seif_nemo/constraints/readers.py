@@ -75,7 +75,7 @@ def _count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "",
     bounded = _compile(rf"(?:{verb})(?:in |with |using |of |within )?{BEFORE}(?: |-)(?:{noun}){end}")
     banned = _compile(rf"(?:any |the use of (?:any )?|use of (?:any )?|the )?(?:{noun}){tail}{_TAIL}(?: at all)?")
     number = _compile(
-        rf"(?:the |a |an )?(?:total |overall )?(?:number of (?:{noun})|(?:{noun}) (?:count|limit|length))"
+        rf"(?:the |a |an )?(?:total |overall )?(?:number of (?:{noun})|(?:{noun}) (?:count|limit))"
         rf"(?: (?:in|of) {RESPONSE})?"
         rf"(?::| -| is| of| {MODAL}(?P<negated> not)?(?: be)?)? {BEFORE}(?: (?:{noun}))?{end}"
     )
