@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
-_THINK_END = "</think>"
+from seif_nemo.roles.reasoning import after_reasoning
+
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\Z))|,(\s*+[}\]])', re.DOTALL)
 _MARK = re.compile(r'\\.|["{}]', re.DOTALL)
 _MAX_SCANS = 8  # bounds the work to a multiple of the length
@@ -116,11 +117,10 @@ def extract_texts(text: str) -> tuple[str, ...] | Malformed:
 
     The object maps names to non-empty strings, or has the single name "constraints" with a list (or such an object).
     """
-    if "<think>" in text or _THINK_END in text:
-        _, closed, text = text.rpartition(_THINK_END)
-        if not closed or "<think>" in text:
-            return Malformed("the reasoning never ends")
-    candidates = _balanced_objects(text)
+    answer = after_reasoning(text)
+    if answer is None:
+        return Malformed("the reasoning never ends")
+    candidates = _balanced_objects(answer)
     for candidate in reversed(candidates):
         value = _load(candidate)
         if value is not None:

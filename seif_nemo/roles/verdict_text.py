@@ -2,7 +2,7 @@
 
 import re
 
-_THINK_END = "</think>"
+from seif_nemo.roles.reasoning import after_reasoning
 
 
 def last_verdict(text: str, *, code: str, words: tuple[str, ...]) -> str | None:
@@ -11,10 +11,9 @@ def last_verdict(text: str, *, code: str, words: tuple[str, ...]) -> str | None:
     Analysis comes before the verdict, so earlier ones may be drafts. Reasoning in <think> tags does not count; if it
     never ends, no verdict was given.
     """
-    if "<think>" in text or _THINK_END in text:
-        _, closed, text = text.rpartition(_THINK_END)
-        if not closed or "<think>" in text:
-            return None
+    answer = after_reasoning(text)
+    if answer is None:
+        return None
     pattern = rf"\[\[\s*+{re.escape(code)}[\s:,\-]*+({'|'.join(map(re.escape, words))})\s*+\.?\]\]"
-    found = re.findall(pattern, text, re.IGNORECASE)
+    found = re.findall(pattern, answer, re.IGNORECASE)
     return str(found[-1]).lower() if found else None
