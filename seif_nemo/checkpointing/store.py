@@ -150,12 +150,9 @@ class CheckpointStore:
                     f"{path / MANIFEST_NAME}: weights {manifest.weights_digest}, but {expect_digest} are expected"
                 )
             verify_files(path, manifest.files[self._topology.rank :: self._topology.world_size])
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             message = str(error)
-        if any_rank(message is not None, self._topology):
-            messages: list[str | None] = [None] * self._topology.world_size
-            dist.all_gather_object(messages, message, group=self._topology.world_group)
-            raise CheckpointError(next(text for text in messages if text is not None))
+        self._raise_everywhere(message)
         assert manifest is not None
         return manifest
 
@@ -205,19 +202,29 @@ class CheckpointStore:
         if failed:
             raise CheckpointError("the main rank failed to write; see its error")
 
+    def _raise_everywhere(self, message: str | None) -> None:
+        """Raise CheckpointError with the first rank's message on every rank, if any rank has one."""
+        if any_rank(message is not None, self._topology):
+            messages: list[str | None] = [None] * self._topology.world_size
+            dist.all_gather_object(messages, message, group=self._topology.world_group)
+            raise CheckpointError(next(text for text in messages if text is not None))
+
     def _record_files(self, directory: Path) -> tuple[FileRecord, ...]:
         """Sync and digest the files that this rank wrote; the records of all ranks, sorted by name."""
         barrier(self._topology)
         own = f"__{self._topology.rank}_"
-        paths = [
-            entry
-            for entry in directory.iterdir()
-            if entry.name.startswith(own) or (self._topology.is_main and not entry.name.startswith("__"))
-        ]
+        records: list[FileRecord] = []
+        message = None
+        try:
+            for entry in directory.iterdir():
+                if entry.name.startswith(own) or (self._topology.is_main and not entry.name.startswith("__")):
+                    records.append(record_file(entry))
+        except OSError as error:
+            message = str(error)
+        self._raise_everywhere(message)
         gathered: list[list[FileRecord]] = [[] for _ in range(self._topology.world_size)]
-        dist.all_gather_object(gathered, [record_file(entry) for entry in paths], group=self._topology.world_group)
-        records = [record for records in gathered for record in records]
-        return tuple(sorted(records, key=lambda record: record.name))
+        dist.all_gather_object(gathered, records, group=self._topology.world_group)
+        return tuple(sorted((record for part in gathered for record in part), key=lambda record: record.name))
 
     def _publish(self, temporary: Path, path: Path, manifest: Manifest) -> None:
         write_manifest(temporary, manifest)

@@ -205,7 +205,7 @@ class RoleBank:
         gets the old ones back. Raises ValueError where the same version would come to mean other weights.
         """
         resident = self._find(name)
-        if updates < resident.updates:
+        if resident.moments is not None and updates < resident.updates:
             raise ValueError(f"{name} has {resident.updates} updates; weights with {updates} would repeat versions")
         self.switch(name)
         self._store(name)
@@ -302,7 +302,7 @@ def _reset(moments: _Moments) -> None:
 
 
 def _host_like(buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    pinned = torch.cuda.is_available()
+    pinned = torch.cuda.is_available()  # true never ran: no GPU yet
     return [torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu", pin_memory=pinned) for buffer in buffers]
 
 
@@ -312,4 +312,4 @@ def _transfer(sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) 
         assert (source.shape, source.dtype) == (target.shape, target.dtype)
         target.copy_(source, non_blocking=True)
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        torch.cuda.synchronize()  # never ran: no GPU yet

@@ -267,6 +267,19 @@ def test_refill_replaces_weights_moments_and_versions(bank: RoleBank, model: Fak
         bank.refill("follower", model.train_step, origin="follower@12", updates=12)
 
 
+def test_frozen_residents_may_be_refilled_with_anything_of_another_name(bank: RoleBank, model: FakeModel) -> None:
+    bank.copy("follower", "evaluator")
+    bank.copy("follower", "evaluator")
+
+    def load() -> None:
+        model.weights[0].fill_(7)
+
+    bank.refill("evaluator", load, origin="follower@1", updates=0)
+    assert (bank.version, model.weights[0].tolist()) == ("evaluator=follower@1", [7] * 5)
+    with pytest.raises(ValueError, match="evaluator=follower@1 was loaded with weights"):
+        bank.refill("evaluator", model.train_step, origin="follower@1", updates=0)
+
+
 def test_failed_refill_gives_the_old_contents_back(bank: RoleBank, model: FakeModel) -> None:
     _train(bank, model)
     before = model.snapshot()
