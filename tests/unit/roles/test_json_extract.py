@@ -36,6 +36,7 @@ ABC = '{"c1": "a", "c2": "b", "c3": "c"}'
         ('a " {"c1": "a"}', ("a",)),
         ('{"c1": "über \\u00e9"}', ("über é",)),
         ('<think>{"c1": "no"}</think>{"c1": "a"}', ("a",)),
+        ('{"c1": "write <think>"}', ("write <think>",)),
         ('</think>\n\n{"c1": "a"}', ("a",)),
     ],
 )
@@ -73,10 +74,11 @@ def test_refused(text: str, detail: str) -> None:
     assert extract_texts(text) == Malformed(detail)
 
 
-@given(
-    st.dictionaries(st.text(), st.text(min_size=1).filter(str.strip), min_size=1),
-    st.text(alphabet="ab{ \n`", max_size=9),
-)
+TEXTS = st.text().filter(lambda text: "</think>" not in text)
+ENTRIES = st.dictionaries(TEXTS, TEXTS.filter(str.strip), min_size=1)
+
+
+@given(ENTRIES, st.text(alphabet="ab{ \n`", max_size=9))
 def test_what_json_writes_is_read(entries: dict[str, str], around: str) -> None:
     expected = tuple(" ".join(value.split()) for value in entries.values())
     assert extract_texts(around.replace("{", "") + json.dumps(entries) + around.replace("{", "")) == expected
