@@ -168,11 +168,15 @@ stop_node() { # node
   rm -f "$DIR/pids/node$1"
 }
 
+controller_decided() { gone slurmctld || scontrol ping | grep -q UP; }
+
+check_free() {
+  gone slurmctld || die "a cluster is up in $DIR already"
+  [[ ! -e $DIR ]] || die "$DIR exists. If it is a cluster that was not taken down: $SELF down"
+}
+
 up() {
   local node
-  check_machine
-  gone slurmctld || die "a cluster is up in $DIR already"
-  [[ ! -e $DIR ]] || die "$DIR exists: a cluster that was not taken down? Run: $SELF down"
   mkdir -p "$DIR"/{logs,pids,spool,state}
   write_configuration
   ip link set lo up
@@ -183,7 +187,8 @@ up() {
     --log-file="$DIR/logs/munged.log" --seed-file="$DIR/munge.seed"
   wait_for 10 test -S "$DIR/munge.socket"
   launch slurmctld slurmctld -D
-  wait_for 20 bash -c 'scontrol ping | grep -q UP'
+  wait_for 20 controller_decided
+  running slurmctld || { tail -n 5 "$DIR/logs/slurmctld" "$DIR/logs/slurmctld.log" >&2 || :; die "slurmctld did not start"; }
   for ((node = 1; node <= NODES; node++)); do start_node "$node"; done
   for ((node = 1; node <= NODES; node++)); do wait_for 20 node_is "$node" is "idle mixed allocated"; done
   say "up: $NODES nodes; export SLURM_CONF=$SLURM_CONF"
@@ -193,6 +198,7 @@ queue_is_empty() { [[ -z $(timeout 5 squeue --noheader) ]]; }
 
 down() {
   local file node stopping=()
+  [[ ! -e $DIR || -d $DIR/pids ]] || die "$DIR is not the folder of a local cluster"
   if running slurmctld; then
     timeout 5 scancel --user=root || :
     wait_for 15 queue_is_empty || :
@@ -222,6 +228,7 @@ crash() {
 run_command() {
   (($# > 0)) || die "run: name a command"
   if gone slurmctld; then
+    check_free
     trap down EXIT
     up
   fi
@@ -234,12 +241,19 @@ main() {
   local verb=${1:-help}
   shift || :
   case $verb in
-    up | down) check_machine && "$verb" ;;
-    run) check_machine && run_command "$@" ;;
-    start) check_up && check_node "${1:-}" && start_node "$1" ;;
-    crash) check_up && check_node "${1:-}" && crash "$1" ;;
-    cut) check_up && check_node "${1:-}" && ip link set "seif$1" down ;;
-    uncut) check_up && check_node "${1:-}" && ip link set "seif$1" up ;;
+    up)
+      check_machine
+      check_free
+      trap down EXIT # a start that fails leaves nothing
+      up
+      trap - EXIT
+      ;;
+    down) check_machine; down ;;
+    run) check_machine; run_command "$@" ;;
+    start) check_up; check_node "${1:-}"; start_node "$1" ;;
+    crash) check_up; check_node "${1:-}"; crash "$1" ;;
+    cut) check_up; check_node "${1:-}"; ip link set "seif$1" down ;;
+    uncut) check_up; check_node "${1:-}"; ip link set "seif$1" up ;;
     node-main) node_main "$1" ;;
     -h | --help | help) usage ;;
     *) usage >&2; die "unknown command '$verb'" ;;

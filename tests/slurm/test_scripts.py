@@ -97,6 +97,39 @@ def test_local_slurm_needs_root(stand_ins: pathlib.Path) -> None:
 
 
 @pytest.mark.slurm
+@pytest.mark.parametrize("verb", ["up", "run", "down"])
+def test_local_slurm_touches_no_folder_of_others(verb: str, tmp_path: pathlib.Path) -> None:
+    reason = missing_here()
+    if reason is not None:
+        pytest.skip(reason)
+    (tmp_path / "precious").touch()
+    environment = {**os.environ, "PATH": SYSTEM_PATH, "LOCAL_SLURM_DIR": str(tmp_path)}
+    command = ["bash", LOCAL_SLURM, verb, "true"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert str(tmp_path) in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.slurm
+def test_a_start_that_fails_leaves_nothing_behind(stand_ins: pathlib.Path) -> None:
+    reason = missing_here()
+    if reason is not None:
+        pytest.skip(reason)
+    folder = pathlib.Path(f"/tmp/seif_slurm_{os.getpid()}_failed")
+    (stand_ins / "id").write_text("#!/bin/sh\necho 0\n")
+    (stand_ins / "scontrol").unlink()
+    (stand_ins / "slurmctld").write_text("#!/bin/sh\nexit 1\n")
+    (stand_ins / "slurmctld").chmod(0o755)
+    script = '"$0" up; echo "rc $?"; ls -d "$LOCAL_SLURM_DIR"; ip -o link | wc -l'
+    command = [*NAMESPACES, "bash", "-c", script, LOCAL_SLURM]
+    environment = {**os.environ, "PATH": f"{stand_ins}{os.pathsep}{SYSTEM_PATH}", "LOCAL_SLURM_DIR": str(folder)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert "slurmctld did not start" in result.stderr
+    assert result.stdout.split() == ["rc", "1", "1"], result.stderr
+
+
+@pytest.mark.slurm
 def test_local_slurm_leaves_nothing_behind() -> None:
     reason = missing_here()
     if reason is not None:
