@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -37,6 +38,25 @@ def compose_config(overrides: Sequence[str], *, conf_dir: Path = CONF_DIR) -> Co
 def render_config(config: Config) -> str:
     """The whole configuration as YAML, every default spelt out."""
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def default_lines() -> list[str]:
+    """`key=default` for every key there is; ??? for those without a default."""
+    defaults = OmegaConf.structured(Config)
+    lines: list[str] = []
+    for key in config_keys():
+        group, _, name = key.rpartition(".")
+        node = OmegaConf.select(defaults, group)
+        lines.append(f"{key}={'???' if OmegaConf.is_missing(node, name) else _value_text(node[name])}")
+    return lines
+
+
+def _value_text(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.name if isinstance(value, Enum) else str(value)
 
 
 def config_keys() -> list[str]:

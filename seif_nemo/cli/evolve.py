@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from seif_nemo.cli.compose import compose_config
+from seif_nemo.cli.compose import CONF_DIR, compose_config, default_lines
 from seif_nemo.config.root import Config
 
 EXIT_BAD_INPUT = 2
@@ -15,11 +15,25 @@ EXIT_STOPPED = 130
 
 def run_evolve(arguments: Sequence[str]) -> int:
     """Compose, build, run; the exit code. Users' errors are one line, faults are tracebacks."""
+    if "-h" in arguments or "--help" in arguments:
+        print(usage())
+        return 0
     try:
         config = compose_config(arguments)
     except ValueError as error:
         return _refuse(str(error))
     return _run(config)
+
+
+def usage() -> str:
+    """The command's arguments: experiments and every key with its default."""
+    experiments = ", ".join(sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml")))
+    keys = "\n".join(f"  {line}" for line in default_lines())
+    return (
+        "usage: python -m seif_nemo evolve [experiment=NAME] [key=value …]\n\n"
+        f"experiments: {experiments}\n\n"
+        f"keys and defaults (??? must be given; seif_nemo/config says what they mean)\n{keys}"
+    )
 
 
 def _run(config: Config) -> int:

@@ -9,6 +9,7 @@ class RunConfig:
     root: str = "runs"  # the run directory is <root>/<name>
     seed: int = 0
     deterministic: bool = True  # deterministic kernels; resume is bit-identical
+    tensorboard: bool = False  # mirror metrics.jsonl to <run directory>/tensorboard; needs the package tensorboard
     threads_per_rank: int = 1  # CPU threads of each rank; more is slower for small models
 
     def __post_init__(self) -> None:

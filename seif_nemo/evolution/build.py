@@ -94,7 +94,8 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         model_filter=lambda instructions, seeds: reward.keep(instructions, seeds=seeds),
     )
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
-    metrics = MetricsWriter(paths.metrics) if topology.is_main else None
+    tensorboard_dir = paths.root / "tensorboard" if config.run.tensorboard else None
+    metrics = MetricsWriter(paths.metrics, tensorboard_dir=tensorboard_dir) if topology.is_main else None
     return Context(
         settings=settings,
         paths=paths,

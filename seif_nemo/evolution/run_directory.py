@@ -22,6 +22,7 @@ _MAY_CHANGE = (
     "run.root",
     "run.name",
     "run.threads_per_rank",
+    "run.tensorboard",
     "parallel.",
     "checkpoint.",
     "cluster.",

@@ -43,3 +43,11 @@ def test_every_key_is_known():
 def test_an_unknown_command_suggests_the_nearest(capsys):
     assert main(["evolv"]) == 2
     assert "did you mean 'evolve'?" in capsys.readouterr().err
+
+
+def test_help_lists_experiments_and_every_key_with_its_default(capsys):
+    assert main(["evolve", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "experiments: quickstart" in lines
+    assert {"run.seed=0", "run.deterministic=true", "model.path=???", "data.heldout=null"} <= set(lines)
+    assert "algorithm.follower.epochs=[3, 1, 1]" in lines
