@@ -53,6 +53,7 @@ def _run(config: Config) -> int:
 
     started = time.monotonic()
     set_up_logging(int(os.environ.get("RANK", "0")))
+    set_determinism(config.run)
     try:
         topology = build_topology(
             config.parallel,
@@ -63,7 +64,6 @@ def _run(config: Config) -> int:
     except ValueError as error:
         return _refuse(str(error))
     try:
-        set_determinism(config)
         paths, attempt = open_run(config, topology)
         context = build_context(config, topology, paths, attempt=attempt)
     except ValueError as error:  # after this point a ValueError is a fault of ours

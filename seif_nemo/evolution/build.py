@@ -1,6 +1,7 @@
 """Construction: from the configuration to everything a run works with. No algorithm here."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from seif_nemo.components.reward import Reward
 from seif_nemo.components.speaker import Speaker
 from seif_nemo.config.model import Dtype
 from seif_nemo.config.root import Config
+from seif_nemo.config.run import RunConfig
 from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.data.seeds import load_seeds
 from seif_nemo.data.store import load_heldout
@@ -183,7 +185,11 @@ def build_progress(settings: Settings, material: Material, paths: RunPaths) -> P
     return progress
 
 
-def set_determinism(config: Config) -> None:
-    """Deterministic kernels and seeded library generators, as `run.deterministic` asks."""
-    torch.manual_seed(derive_seed(config.run.seed, "torch"))
-    torch.use_deterministic_algorithms(config.run.deterministic, warn_only=False)
+def set_determinism(config: RunConfig) -> None:
+    """Deterministic kernels and seeded library generators, as `run.deterministic` asks. Before any CUDA call."""
+    torch.manual_seed(derive_seed(config.seed, "torch"))
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its handle is made
+        os.environ.setdefault("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "0")  # Transformer Engine
+        os.environ.setdefault("NCCL_ALGO", "Ring")
+    torch.use_deterministic_algorithms(config.deterministic)
