@@ -13,7 +13,8 @@ class Reference(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class OptimizerConfig:
-    learning_rate: float = 1e-6
+    learning_rate: float = 1e-6  # of the first step of a phase
+    final_learning_rate_share: float = 1.0  # of it at the phase's last step, linearly in between; 1 is constant
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
@@ -24,6 +25,13 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate={self.learning_rate} must be positive")
+        if not 0 < self.final_learning_rate_share <= 1:
+            raise ValueError(f"optimizer.final_learning_rate_share={self.final_learning_rate_share} must be in (0, 1]")
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """Learning rate of step 0, 1, … of a phase of `total_steps`."""
+        progress = step / (total_steps - 1) if total_steps > 1 else 0.0
+        return self.learning_rate * (1 - progress * (1 - self.final_learning_rate_share))
 
 
 @dataclass(kw_only=True, slots=True)

@@ -45,6 +45,7 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
         context.timers.drain()
         with context.timers("total"):
             rewarded, values = sample(step)
+            context.trainable.set_learning_rate(training.optimizer.learning_rate_at(step, total_steps))
             values |= learn(context, round, phase, step, rewarded)
             is_due = (step + 1) % context.settings.checkpoint.every_steps == 0 or step + 1 == total_steps
             with context.timers("save"):

@@ -1,0 +1,22 @@
+import pytest
+
+from seif_nemo.config.algorithm import OptimizerConfig, RoleTrainingConfig
+
+
+def test_the_learning_rate_falls_in_a_straight_line_to_its_share():
+    optimizer = OptimizerConfig(learning_rate=1e-3, final_learning_rate_share=0.1)
+    rates = [optimizer.learning_rate_at(step, 4) for step in range(4)]
+    assert rates == pytest.approx([1e-3, 7e-4, 4e-4, 1e-4])
+    assert optimizer.learning_rate_at(0, 1) == 1e-3
+    assert OptimizerConfig(learning_rate=1e-3).learning_rate_at(7, 9) == 1e-3
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1, -1.0])
+def test_a_share_outside_its_range_is_refused(share):
+    with pytest.raises(ValueError, match="final_learning_rate_share"):
+        OptimizerConfig(final_learning_rate_share=share)
+
+
+def test_epochs_by_round_hold_their_last_value():
+    training = RoleTrainingConfig(epochs=[3, 1])
+    assert [training.epochs_in(round) for round in (1, 2, 3, 7)] == [3, 1, 1, 1]
