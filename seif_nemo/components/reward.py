@@ -58,5 +58,16 @@ class Reward:
         return self._judger.judge(items, seeds=seeds)
 
     def _ask(self, chats: Sequence[Chat], *, seeds: Sequence[int]) -> list[str | None]:
-        rollouts = self._speaker.speak(Resident.EVALUATOR, chats, seeds=seeds, sampling=self._verdict_sampling)
-        return [rollout.text if rollout.finish_reason is FinishReason.STOP else None for rollout in rollouts]
+        """The evaluator's finished answers; None for one that ran out of tokens and for a chat that is too long."""
+        fitting = [index for index, chat in enumerate(chats) if self._speaker.fits(chat)]
+        rollouts = self._speaker.speak(
+            Resident.EVALUATOR,
+            [chats[index] for index in fitting],
+            seeds=[seeds[index] for index in fitting],
+            sampling=self._verdict_sampling,
+        )
+        answers: list[str | None] = [None] * len(chats)
+        for index, rollout in zip(fitting, rollouts, strict=True):
+            if rollout.finish_reason is FinishReason.STOP:
+                answers[index] = rollout.text
+        return answers

@@ -19,9 +19,13 @@ ANSWERING = SamplingParams(max_new_tokens=32, temperature=0.7)
 class ScriptedSpeaker:
     """Says `script(chat, seed)`; None stands for a text that ran into the token limit."""
 
-    def __init__(self, script):
+    def __init__(self, script, max_characters=10_000):
         self.script = script
+        self.max_characters = max_characters
         self.calls = []
+
+    def fits(self, chat):
+        return sum(len(message.content) for message in chat) <= self.max_characters
 
     def speak(self, resident, chats, *, seeds, sampling):
         self.calls.append((resident, sampling, len(chats)))
@@ -93,3 +97,12 @@ def test_the_filter_keeps_rejects_or_stays_silent():
     reward, _ = _reward(lambda chat, seed: None if seed == 8 else f"[[{secret_code(seed)} {words[seed]}]]")
     instructions = [_instruction("use at most 5 words")] * 4
     assert reward.keep(instructions, seeds=[5, 6, 7, 8]) == [True, False, None, None]
+
+
+def test_a_chat_that_does_not_fit_the_model_gives_no_verdict_and_the_others_keep_their_places():
+    reward, speaker = _reward(lambda chat, seed: f"[[{secret_code(seed)} yes]]")
+    instruction = _instruction("sound like a pirate")
+    answers = ["Arr, one.", "Arr, two. " + "x" * 10_000, "Arr, three."]
+    scores = reward.scores([(instruction, answer) for answer in answers], seeds=[1, 2, 3])
+    assert [score.verdicts[0].outcome for score in scores] == [Outcome.PASSED, Outcome.MISSING, Outcome.PASSED]
+    assert speaker.calls[0][2] == 2
