@@ -38,7 +38,7 @@ from seif_nemo.parallel.topology import Topology
 from seif_nemo.protocols.tokenizer import Message, Tokenizer
 from seif_nemo.roles.follower import compose_prompt, follower_messages
 from seif_nemo.roles.instructor import instructor_messages
-from seif_nemo.roles.prompts import follower_template, instructor_template
+from seif_nemo.roles.prompts import FollowerTemplate, follower_template, instructor_template
 from seif_nemo.types.constraints import Instruction
 from seif_nemo.types.records import SeedQuestion
 from seif_nemo.types.residents import Resident
@@ -161,22 +161,31 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
         )
         return fitting
 
-    heldout: list[Instruction] = []
-    if config.data.heldout is not None:
-        for row in load_heldout(config.data.heldout)[: config.data.max_heldout_prompts]:
-            constraints = tuple(parse_constraint(text) for text in row.constraints)
-            prompt = compose_prompt(follower, row.seed_question, row.constraints)
-            heldout.append(Instruction(row.seed_question, constraints, prompt))
+    heldout = read_heldout(config, follower) if config.data.heldout is not None else []
+    fitting = tuple(instruction for instruction in heldout if fits(follower_messages(follower, instruction)))
+    if len(fitting) < len(heldout):
+        _logger.warning("%s: %d prompts are too long and left out", config.data.heldout, len(heldout) - len(fitting))
     seeds = read(config.data.seeds, config.data.max_seeds)
     return Material(
         seeds=seeds,
         probe_seeds=read(config.data.probe_seeds, config.data.max_probe_seeds)
         if config.data.probe_seeds is not None
         else seeds[: config.data.max_probe_seeds],
-        heldout=tuple(heldout),
+        heldout=fitting,
         instructor_templates=templates,
         follower_template=follower,
     )
+
+
+def read_heldout(config: Config, template: FollowerTemplate) -> list[Instruction]:
+    """The held-out instructions, worded as the Follower's training prompts are."""
+    assert config.data.heldout is not None
+    instructions: list[Instruction] = []
+    for row in load_heldout(config.data.heldout)[: config.data.max_heldout_prompts]:
+        constraints = tuple(parse_constraint(text) for text in row.constraints)
+        prompt = compose_prompt(template, row.seed_question, row.constraints)
+        instructions.append(Instruction(row.seed_question, constraints, prompt))
+    return instructions
 
 
 def build_progress(settings: Settings, material: Material, paths: RunPaths) -> Progress:
