@@ -12,7 +12,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from seif_nemo.config.root import Config
-from seif_nemo.evolution.ledger import take_attempt
+from seif_nemo.evolution.ledger import read_ledger, take_attempt
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.parallel.collectives import barrier, broadcast_int
 from seif_nemo.parallel.topology import Topology
@@ -34,11 +34,11 @@ _PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "hy
 def open_run(config: Config, topology: Topology) -> tuple[RunPaths, int]:
     """The paths of the run and the number of this attempt. Collective.
 
-    A fresh directory gets config.yaml and provenance.json. Raises ValueError, on every rank, if the directory holds a
-    run of another configuration.
+    A directory in which no unit of work is finished gets config.yaml and provenance.json. Raises ValueError, on every
+    rank, if the directory holds a run of another configuration.
     """
     paths = RunPaths(Path(config.run.root) / config.run.name)
-    if topology.is_main and not paths.config.exists():
+    if topology.is_main and not read_ledger(paths.ledger):
         paths.root.mkdir(parents=True, exist_ok=True)
         _write(paths.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     barrier(topology)

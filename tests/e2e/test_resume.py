@@ -100,3 +100,13 @@ def test_another_configuration_is_refused_and_named(tiny_model: Path, undisturbe
     assert attempt.wait(timeout_s=120) == [2] * WORLD_SIZE
     assert "algorithm.clip_high: 0.2 is now 0.25" in (tmp_path / "log.0").read_text()
     assert outcome(undisturbed) == before
+
+
+def test_a_mistake_before_the_first_unit_does_not_bind_the_run_directory(tiny_model: Path, tmp_path: Path) -> None:
+    good = overrides(tiny_model, tmp_path, "run")
+    bad = [argument for argument in good if not argument.startswith("data.seeds=")] + ["data.seeds=nowhere.parquet"]
+    assert Attempt(1, bad, tmp_path / "log-bad").wait(timeout_s=120) == [2]
+    assert "nowhere.parquet: no such file" in (tmp_path / "log-bad.0").read_text()
+    attempt = Attempt(1, good, tmp_path / "log-good")
+    assert attempt.wait_until(lambda: num_ledger_lines(tmp_path / "run") >= 1, timeout_s=120)
+    attempt.kill()
