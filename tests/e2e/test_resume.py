@@ -53,6 +53,7 @@ def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def kill_points(run_dir: Path, rng: random.Random) -> list[int]:
     """Numbers of finished units at which to kill: at least one inside every phase, the rest anywhere, in order."""
     phases = [json.loads(line)["key"]["phase"] for line in (run_dir / "ledger.jsonl").read_text().splitlines()]
+    phases.pop()  # a kill there could come after the last unit
     points = {rng.choice([i for i, name in enumerate(phases) if name == phase.value]) for phase in Phase}
     assert len(points) == len(Phase)
     rest = sorted(set(range(len(phases))) - points)
@@ -67,7 +68,9 @@ def test_fourteen_kills_change_nothing(tiny_model: Path, undisturbed: Path, tmp_
         attempt = Attempt(WORLD_SIZE, arguments, tmp_path / f"log-{number}")
         reached = attempt.wait_until(lambda point=point: num_ledger_lines(run_dir) >= point, timeout_s=180)
         assert reached, (tmp_path / f"log-{number}.0").read_text()
-        time.sleep(rng.uniform(0.0, 1.0))  # somewhere inside the unit after it
+        deadline = time.monotonic() + rng.uniform(0.0, 1.0)  # somewhere inside the unit after it, or at its end
+        while time.monotonic() < deadline and num_ledger_lines(run_dir) <= point:
+            time.sleep(0.002)
         attempt.kill()
     assert num_ledger_lines(run_dir) < num_ledger_lines(undisturbed)
     attempt = Attempt(WORLD_SIZE, arguments, tmp_path / "log-last")
