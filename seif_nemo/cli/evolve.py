@@ -1,6 +1,7 @@
 """`python -m seif_nemo evolve experiment=NAME key=value …`: run SEIF rounds from wherever the run directory stands."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def _run(config: Config) -> int:
     from seif_nemo.observability.metrics import read_metrics
     from seif_nemo.observability.report import write_report
     from seif_nemo.observability.summary import round_table
+    from seif_nemo.parallel.collectives import speaks_of_refusal
     from seif_nemo.parallel.topology import build_topology, shutdown
 
     started = time.monotonic()
@@ -67,7 +69,10 @@ def _run(config: Config) -> int:
         paths, attempt = open_run(config, topology)
         context = build_context(config, topology, paths, attempt=attempt)
     except ValueError as error:  # after this point a ValueError is a fault of ours
-        return _refuse(str(error))
+        if speaks_of_refusal(topology, wait_s=config.cluster.refusal_wait_s):
+            where = "" if topology.is_main else f"rank {topology.rank} on {socket.gethostname()}: "
+            print(f"seif_nemo: {where}{error}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
     context.stop.listen()
     code = 0
     try:

@@ -140,7 +140,9 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
     def fits(chat: list[Message]) -> bool:
         return len(tokenizer.encode_chat(chat)) < config.model.max_sequence_length
 
-    def read(path: str, limit: int | None) -> tuple[SeedQuestion, ...]:
+    counts: dict[str, float] = {}
+
+    def read(name: str, path: str, limit: int | None) -> tuple[SeedQuestion, ...]:
         loaded = load_seeds(path, column=config.data.seed_column, max_characters=config.data.max_seed_characters)
         seeds = loaded.seeds if limit is None else loaded.seeds[:limit]
         fitting = tuple(s for s in seeds if all(fits(instructor_messages(t, s.text)) for t in templates))
@@ -148,32 +150,36 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
             raise ValueError(
                 f"{path}: no seed is short enough for model.max_sequence_length={config.model.max_sequence_length}"
             )
-        _logger.info(
-            "%s: %d seeds; dropped: %d empty, %d duplicate, %d above %d characters, %d above %d tokens with the prompt",
-            path,
-            len(fitting),
-            loaded.dropped.empty,
-            loaded.dropped.duplicate,
-            loaded.dropped.too_long,
-            config.data.max_seed_characters,
-            len(seeds) - len(fitting),
-            config.model.max_sequence_length,
-        )
+        dropped = loaded.dropped
+        found = {
+            "used": len(fitting),
+            "empty": dropped.empty,
+            "duplicate": dropped.duplicate,
+            "too many characters": dropped.too_long,
+            "too many tokens": len(seeds) - len(fitting),
+            "above the limit": len(loaded.seeds) - len(seeds),
+        }
+        _logger.info("%s: %s", path, ", ".join(f"{reason} {number}" for reason, number in found.items()))
+        counts.update({f"data/{name}/{reason}": float(number) for reason, number in found.items()})
         return fitting
 
     heldout = read_heldout(config, follower) if config.data.heldout is not None else []
     fitting = tuple(instruction for instruction in heldout if fits(follower_messages(follower, instruction)))
     if len(fitting) < len(heldout):
         _logger.warning("%s: %d prompts are too long and left out", config.data.heldout, len(heldout) - len(fitting))
-    seeds = read(config.data.seeds, config.data.max_seeds)
+    if heldout:
+        counts["data/held-out prompts/used"] = float(len(fitting))
+        counts["data/held-out prompts/too many tokens"] = float(len(heldout) - len(fitting))
+    seeds = read("seeds", config.data.seeds, config.data.max_seeds)
     return Material(
         seeds=seeds,
-        probe_seeds=read(config.data.probe_seeds, config.data.max_probe_seeds)
+        probe_seeds=read("probe seeds", config.data.probe_seeds, config.data.max_probe_seeds)
         if config.data.probe_seeds is not None
         else seeds[: config.data.max_probe_seeds],
         heldout=fitting,
         instructor_templates=templates,
         follower_template=follower,
+        counts=counts,
     )
 
 

@@ -23,10 +23,11 @@ _OUR_FAULT = (RejectReason.UNFINISHED, RejectReason.UNPARSABLE, RejectReason.WRO
 def evaluate(context: Context, round: int) -> None:
     """Held-out follow rate of the Follower after `round` (0: of the base model). The unit that ends a round."""
     prompts = context.material.heldout
+    about_data = context.material.counts if round == 0 else {}
     if context.ledger.is_done(round, Phase.EVALUATION):
         return
     if not prompts:
-        context.finish(UnitKey(round, Phase.EVALUATION, 0), {}, digests={})
+        context.finish(UnitKey(round, Phase.EVALUATION, 0), about_data, digests={})
         return
     context.replan(round, Phase.EVALUATION, 1)
     context.timers.drain()
@@ -50,7 +51,7 @@ def evaluate(context: Context, round: int) -> None:
             context.paths.phase_samples(round, Phase.EVALUATION),
             [_evaluation_row(*item) for item in zip(instructions[first], rollouts[first], scores[first], strict=True)],
         )
-    values = evaluation_values(instructions, rollouts, scores)
+    values = about_data | evaluation_values(instructions, rollouts, scores)
     values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
     context.finish(UnitKey(round, Phase.EVALUATION, 0), values, digests={})
 

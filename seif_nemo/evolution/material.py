@@ -1,6 +1,6 @@
 """What a run is told (settings) and what it works on (material)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from seif_nemo.config.algorithm import AlgorithmConfig, RoleTrainingConfig
@@ -45,3 +45,4 @@ class Material:
     heldout: tuple[Instruction, ...]
     instructor_templates: tuple[InstructorTemplate, ...]
     follower_template: FollowerTemplate
+    counts: dict[str, float] = field(default_factory=dict[str, float])  # `data/<file>/<used, or why not>`: rows

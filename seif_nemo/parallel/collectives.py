@@ -1,9 +1,14 @@
 """Small agreements among all ranks of the world."""
 
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store  # pyright: ignore[reportPrivateUsage] no public way
 
 from seif_nemo.parallel.topology import Topology
+
+_REFUSED = "the main rank has refused"
 
 
 def any_rank(flag: bool, topology: Topology) -> bool:
@@ -18,6 +23,25 @@ def broadcast_int(value: int, topology: Topology) -> int:
     tensor = torch.tensor([value], dtype=torch.int64, device=topology.device)
     dist.broadcast(tensor, src=0, group=topology.world_group)
     return int(tensor.item())
+
+
+def speaks_of_refusal(topology: Topology, *, wait_s: float) -> bool:
+    """Whether this rank is to name the bad input that it met, so that a fault of all ranks is named once.
+
+    The main rank speaks at once; another only if the main rank has not within `wait_s` seconds, as when a file is
+    missing on one node. Not collective: the ranks without the fault are elsewhere.
+    """
+    store = _get_default_store()
+    if topology.is_main:
+        store.set(_REFUSED, "")
+        return True
+    try:
+        store.wait([_REFUSED], timedelta(seconds=wait_s))
+    except dist.DistStoreError:  # nothing within `wait_s`
+        return True
+    except RuntimeError:  # the main rank, which serves the store, has ended: it has named its fault
+        return False
+    return False
 
 
 def barrier(topology: Topology) -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from seif_nemo.config.parallel import Backend, ParallelConfig
+from seif_nemo.parallel.collectives import speaks_of_refusal
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from tests.dist.harness import RankError, run_ranks
 
@@ -49,6 +50,12 @@ def _waits_alone() -> float:
     else:
         time.sleep(3)
     return time.monotonic() - start
+
+
+def _speakers(refusing: list[int]) -> bool | None:
+    """Whether this rank speaks; None for a rank without a fault."""
+    topology = build_topology(ParallelConfig(), seed=1, threads=1)
+    return speaks_of_refusal(topology, wait_s=0.5) if topology.rank in refusing else None
 
 
 def _alone() -> list[int]:
@@ -117,3 +124,8 @@ def test_errors_name_the_key_and_the_nearest_choices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(RankError, match=r"ValueError: parallel\.backend=nccl needs a CUDA device"):
             run_ranks(1, _needs_cuda)
+
+
+def test_bad_input_is_named_once_and_by_another_rank_if_the_main_one_does_not_see_it() -> None:
+    assert run_ranks(3, _speakers, [0, 1, 2]) == [True, False, False]
+    assert run_ranks(3, _speakers, [2]) == [None, None, True]

@@ -7,7 +7,13 @@ from pathlib import Path
 from seif_nemo.observability.report.loading import RunData, load_run
 from seif_nemo.observability.report.markup import Html, tag
 from seif_nemo.observability.report.parts import table, words
-from seif_nemo.observability.report.results import difficulty_section, follow_rate_section, header, kinds_section
+from seif_nemo.observability.report.results import (
+    data_section,
+    difficulty_section,
+    follow_rate_section,
+    header,
+    kinds_section,
+)
 from seif_nemo.observability.report.samples import instructor_section, samples_section
 from seif_nemo.observability.report.style import STYLE
 from seif_nemo.observability.report.training import curves_section, diversity_section, gate_section, time_section
@@ -24,6 +30,7 @@ _LINKS = (
     ("diversity", "Diversity"),
     ("samples", "Answers"),
     ("instructor", "Instructor"),
+    ("data", "Data"),
     ("time", "Time"),
     ("environment", "Environment"),
 )
@@ -68,6 +75,7 @@ def render(data: RunData, now: float) -> str:
         diversity_section(data),
         samples_section(data),
         instructor_section(data),
+        data_section(data),
         time_section(data),
         _environment(data),
         tag("footer", f"Written {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(now))} by seif_nemo."),

@@ -13,9 +13,10 @@ from seif_nemo.observability.report.loading import EvaluationSample, RunData
 from seif_nemo.observability.report.markup import Html, tag
 from seif_nemo.observability.report.parts import change, count, heat, not_yet, number, section, table
 from seif_nemo.observability.summary import PHASE_NAMES, format_duration, summarise_rounds, value_of
-from seif_nemo.types.records import Phase
+from seif_nemo.types.records import Phase, StepMetrics
 
 _SILENCE_S = 3600.0  # without a step for this long, a run is called stopped
+_BEFORE_MERGE = (Phase.PROBE_AFTER, Phase.SYNTHESIS)  # phases of the last step before the gate can stop a run
 _STEPPED = (Phase.INSTRUCTOR, Phase.FOLLOWER)
 
 
@@ -201,10 +202,36 @@ def _state(data: RunData, now: float) -> tuple[str, str, str]:
     if key.phase in _STEPPED:
         steps = sum((m.key.round, m.key.phase) == (key.round, key.phase) for m in data.metrics)
         where += f" ({steps} step{'s' if steps != 1 else ''} done)"
+    if (about := _stopped_at_gate(data, last_step)) is not None:
+        return "c-red", "stopped at the gate", about
     silence = now - last_time
     if silence > _SILENCE_S:
         return "c-red", "stopped", f"{where}, ended {written}; nothing in the {format_duration(silence)} since."
     return "c-blue", "running", f"{where}, ended {written}."
+
+
+def _stopped_at_gate(data: RunData, last_step: StepMetrics) -> str | None:
+    """Says what was kept if the round's tables are there but the step that writes them did not end."""
+    key, files = last_step.key, data.files(last_step.key.round)
+    merged = value_of(last_step, "synthesis/kept") is not None
+    if key.phase not in _BEFORE_MERGE or merged or files is None or files.kept is None or files.rejected is None:
+        return None
+    counts = Counter(row.reason for row in files.rejected).most_common()
+    reasons = ", ".join(f"{reason.replace('_', ' ')} {number}" for reason, number in counts)
+    asked = len(files.kept) + len(files.rejected)
+    return f"Round {key.round}: the gate kept {len(files.kept)} of {asked} ({reasons})."
+
+
+def data_section(data: RunData) -> Html:
+    lead = "Rows of the input files that are used, and why the others are not. Nothing is cut to fit."
+    first = latest(data.metrics, 0, Phase.EVALUATION)
+    counts = {name.removeprefix("data/"): n for name, n in (first.values if first else {}).items() if "data/" in name}
+    if not counts:
+        return section("data", "Data", lead, not_yet("no evaluation is finished."))
+    names = list(dict.fromkeys(name.split("/")[0] for name in counts))
+    reasons = list(dict.fromkeys(name.split("/")[1] for name in counts))
+    rows = [[name, *(count(counts.get(f"{name}/{reason}")) for reason in reasons)] for name in names]
+    return section("data", "Data", lead, table(["rows", *reasons], rows))
 
 
 def _rate_tile(rounds: Sequence[EvaluatedRound]) -> Html:

@@ -72,6 +72,8 @@ def write_fake_run(
                 _write_tables(rng, path, round_)
             clock += 10
             values = _write_evaluation(rng, run, round_, held_out)
+            if round_ == 0:
+                values |= {"data/seeds/used": 5001, "data/seeds/empty": 3, "data/held-out prompts/used": prompts}
             writer.write(StepMetrics(UnitKey(round_, Phase.EVALUATION, 0), clock, values))
     return run
 

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shutil
 import statistics
 from pathlib import Path
 
@@ -219,6 +220,11 @@ def test_wall_time(page: Node) -> None:
     ]  # fmt: skip
 
 
+def test_rows_used_and_dropped(page: Node) -> None:
+    (rows,) = page.by_id("data").tables()
+    assert rows == [["rows", "used", "empty"], ["seeds", "5,001", "3"], ["held-out prompts", "120", "-"]]
+
+
 def test_environment_and_configuration(run: FakeRun, page: Node) -> None:
     fold = page.by_id("environment")
     (rows,) = fold.tables()
@@ -270,7 +276,7 @@ def test_an_empty_directory_gives_a_page_of_not_yet(tmp_path: Path) -> None:
     assert page.one("span", "state").text == "no steps yet"
     assert tile(page, "Held-out follow rate")[0] == "not yet"
     sections = page.all("section")
-    assert len(sections) == 9
+    assert len(sections) == 10
     assert all(s.all("p", "empty") for s in sections)
     assert page.all("p", "notice") == []
 
@@ -293,6 +299,23 @@ def test_a_run_in_its_first_rounds(tmp_path: Path) -> None:
     later = read_page(run.path, now=START_TIME + 600 + 7200)
     assert later.one("span", "state").text == "stopped"
     assert "nothing in the 2 h 00 min since" in later.text
+
+
+def test_a_run_that_the_gate_stopped(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path / "run", rounds=1, planned=3, prompts=20)
+    folder = run.path / "rounds" / "02"
+    shutil.copytree(run.path / "rounds" / "01", folder)
+    columns = {"seed_question": ["a"] * 3, "raw": ["x"] * 3, "reason": ["unparsable", "conflict", "unparsable"]}
+    pq.write_table(pa.table(columns | {"detail": [""] * 3}), folder / "rejected.parquet")
+    pq.write_table(pq.read_table(folder / "q.parquet").slice(0, 1), folder / "q.parquet")
+    with MetricsWriter(run.path / "metrics.jsonl") as writer:
+        writer.write(StepMetrics(UnitKey(2, Phase.SYNTHESIS, 0), START_TIME + 600, {"gate/asked": 4, "gate/kept": 1}))
+    page = read_page(run.path, now=START_TIME + 700)
+    assert page.one("span", "state").text == "stopped at the gate"
+    assert "Round 2: the gate kept 1 of 4 (unparsable 2, conflict 1)." in page.one("header").text
+    with MetricsWriter(run.path / "metrics.jsonl") as writer:
+        writer.write(StepMetrics(UnitKey(2, Phase.SYNTHESIS, 1), START_TIME + 650, {"synthesis/kept": 1}))
+    assert read_page(run.path, now=START_TIME + 700).one("span", "state").text == "running"
 
 
 def test_a_run_given_more_rounds_than_its_configuration_says_is_not_finished(tmp_path: Path) -> None:

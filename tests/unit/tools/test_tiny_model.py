@@ -136,10 +136,10 @@ def test_the_data_files(tiny: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         loaded = load_seeds(data / f"{name}.parquet", column=tiny_data.SEED_COLUMN, max_characters=200)
         assert tuple(seed.text for seed in loaded.seeds) == seeds
         assert loaded.dropped.total == 0
-    for name, seeds in (("dev", splits.dev), ("heldout", splits.heldout)):
+    for name, seeds, label in (("dev", splits.dev, "dev"), ("heldout", splits.heldout, tiny_data.HELDOUT_LABEL)):
         rows = load_heldout(data / f"{name}.parquet")
         assert tuple(row.seed_question for row in rows) == seeds
-        expected = tiny_demos.evaluation_prompts(seeds, name)
+        expected = tiny_demos.evaluation_prompts(seeds, label)
         assert [(row.prompt, row.constraints) for row in rows] == [(p.prompt, p.texts) for p in expected]
         assert [parse_constraint(text).spec for row in rows for text in row.constraints] == [
             constraint.spec for prompt in expected for constraint in prompt.constraints
