@@ -108,6 +108,8 @@ def _texts(value: object) -> tuple[str, ...] | Malformed:
             return Malformed(f"a value is of type {type(entry).__name__}, not a string")
         if not entry.strip():
             return Malformed("a value is empty")
+        if any("\ud800" <= ch <= "\udfff" for ch in entry):  # the tokenizer refuses it
+            return Malformed("half of a surrogate pair")
         texts.append(" ".join(entry.split()))
     return tuple(texts) if texts else Malformed("the object is empty")
 
