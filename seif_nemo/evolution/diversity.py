@@ -12,9 +12,14 @@ _QUOTED = re.compile(r"[\"“”'‘’「」『』][^\"“”'‘’「」『�
 def constraint_template(constraint: Constraint) -> str:
     """The constraint's text with its arguments blanked: numbers, quoted text, and the keyword its spec names."""
     text = constraint.text.strip().rstrip(".").lower()
+    argument = (constraint.spec.text or "").lower() if constraint.spec is not None else ""
+    is_quoted = argument in [quoted[1:-1].strip() for quoted in _QUOTED.findall(text)]
     text = _NUMBER.sub("#", _QUOTED.sub("…", text))
-    argument = constraint.spec.text if constraint.spec is not None else None
-    return text.replace(argument.lower(), "…") if argument else text
+    if not argument or is_quoted:
+        return text
+    # Scripts without case, such as Chinese, mostly do not separate words.
+    pattern = rf"(?<!\w){re.escape(argument)}(?!\w)" if argument.islower() else re.escape(argument)
+    return re.sub(pattern, "…", text)
 
 
 def distinct_template_share(instructions: Sequence[Instruction]) -> float:
