@@ -30,10 +30,6 @@ class DroppedSeeds:
     too_long: int = 0  # more characters than allowed
     duplicate: int = 0  # the same text (but for white space around it) as an earlier row
 
-    @property
-    def total(self) -> int:
-        return self.empty + self.too_long + self.duplicate
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedSeeds:

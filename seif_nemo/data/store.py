@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seif_nemo.types.constraints import Constraint, Reading, Spec
-from seif_nemo.types.records import KeptInstruction, RejectedInstruction, RejectReason
+from seif_nemo.types.records import KeptInstruction, RejectedInstruction
 
 KwargValue = str | int | list[str]
 Kwargs = Mapping[str, KwargValue]  # of one IFEval instruction; what is absent is null in the file
@@ -109,12 +109,20 @@ class ConstraintCodec:
 
 @dataclass(frozen=True, slots=True)
 class ReleasedInstruction:
-    """A row of the released columns. `prompt` is None in files without that column."""
+    """A row of the released columns."""
 
     seed_question: str
     constraints: tuple[str, ...]
     instruction_ids: tuple[InstructionId, ...]
-    prompt: str | None
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutInstruction:
+    """A row of a held-out set."""
+
+    seed_question: str
+    constraints: tuple[str, ...]
 
 
 def write_instructions(path: Path, rows: Sequence[KeptInstruction], codec: ConstraintCodec) -> None:
@@ -170,42 +178,25 @@ def read_instructions(path: Path, codec: ConstraintCodec) -> tuple[KeptInstructi
 
 
 def write_released(path: Path, rows: Sequence[ReleasedInstruction]) -> None:
-    """Writes the released columns alone, as for a held-out set. Every row needs its prompt."""
+    """Writes the released columns alone, as for a held-out set."""
     _write(path, [_released_record(row) for row in rows], _RELEASED_SCHEMA)
 
 
-def load_heldout(path: str | Path) -> tuple[ReleasedInstruction, ...]:
-    """Reads a held-out set: the released columns, of which `prompt` may be missing.
+def load_heldout(path: str | Path) -> tuple[HeldoutInstruction, ...]:
+    """Reads a held-out set: the columns `seed_question` and `constraint`; others are ignored.
 
-    Raises `ValueError` for a missing or unreadable or empty file, missing columns and rows that do not hold together.
+    Raises `ValueError` for a missing or unreadable or empty file, missing columns and rows without their text.
     """
     file = Path(path)
-    table = _read(file, ("seed_question", "constraint", "instruction_id_list", "kwargs"))
+    table = _read(file, ("seed_question", "constraint"))
     if table.num_rows == 0:
         raise ValueError(f"{file}: holds no row")
-    has_prompt = "prompt" in table.column_names
-    rows: list[ReleasedInstruction] = []
-    for row, record in enumerate(table.to_pylist(), start=1):
-        texts, names = (_texts(file, row, record, name) for name in ("constraint", "instruction_id_list"))
-        kwargs = record["kwargs"] or []
+    rows: list[HeldoutInstruction] = []
+    for row, record in enumerate(table.select(["seed_question", "constraint"]).to_pylist(), start=1):
+        texts = _texts(file, row, record, "constraint")
         if not texts:
             raise ValueError(f"{file}: row {row}: no constraints")
-        if not len(texts) == len(names) == len(kwargs):
-            raise ValueError(
-                f"{file}: row {row}: constraint, instruction_id_list and kwargs have "
-                f"{len(texts)}, {len(names)} and {len(kwargs)} entries"
-            )
-        rows.append(
-            ReleasedInstruction(
-                seed_question=_text(file, row, record, "seed_question"),
-                constraints=texts,
-                instruction_ids=tuple(
-                    InstructionId(name, {key: value for key, value in (values or {}).items() if value is not None})
-                    for name, values in zip(names, kwargs, strict=True)
-                ),
-                prompt=_text(file, row, record, "prompt") if has_prompt else None,
-            )
-        )
+        rows.append(HeldoutInstruction(_text(file, row, record, "seed_question"), texts))
     return tuple(rows)
 
 
@@ -225,19 +216,7 @@ def write_rejected(path: Path, rows: Sequence[RejectedInstruction]) -> None:
     _write(path, records, _REJECTED_SCHEMA)
 
 
-def read_rejected(path: Path) -> tuple[RejectedInstruction, ...]:
-    """Reads rejected.parquet. Raises `ValueError` for a missing or unreadable file and an unknown reason."""
-    rows: list[RejectedInstruction] = []
-    reasons = [reason.value for reason in RejectReason]
-    for row, record in enumerate(_read(path, _REJECTED_SCHEMA.names).to_pylist(), start=1):
-        if record["reason"] not in reasons:
-            raise ValueError(f"{path}: row {row}: reason={record['reason']!r} is none of {', '.join(reasons)}")
-        rows.append(RejectedInstruction(**(record | {"reason": RejectReason(record["reason"])})))
-    return tuple(rows)
-
-
 def _released_record(row: ReleasedInstruction) -> dict[str, Any]:
-    assert row.prompt is not None
     assert len(row.constraints) == len(row.instruction_ids)
     for instruction in row.instruction_ids:
         unknown = set(instruction.kwargs) - {field.name for field in _KWARGS_TYPE}

@@ -51,7 +51,6 @@ def test_every_format_gives_the_same_seeds(tmp_path: Path):
     )
     for file in files_with_rows(tmp_path, rows):
         assert load(file) == expected, file
-    assert expected.dropped.total == 5
 
 
 def test_plain_text_has_one_seed_per_line(tmp_path: Path):
@@ -148,13 +147,14 @@ def test_jsonl_keeps_text_exactly(tmp_path_factory: pytest.TempPathFactory, rows
         return
     loaded = load(file)
     assert all(rows[seed.row - 1] == seed.text for seed in loaded.seeds)
-    assert len(loaded.seeds) + loaded.dropped.total == len(rows)
+    dropped = loaded.dropped
+    assert len(loaded.seeds) + dropped.empty + dropped.too_long + dropped.duplicate == len(rows)
     assert {seed.text.strip() for seed in loaded.seeds} == {row.strip() for row in rows} - {""}
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason=f"{REFERENCE} is absent")
 def test_released_seeds_load():
     loaded = load(REFERENCE, max_characters=6000)
-    assert len(loaded.seeds) + loaded.dropped.total == 5119
+    assert len(loaded.seeds) == 5119
     assert loaded.seeds[0].text.startswith("In this task, you will be given a sentence. You need to reconize")
     assert loaded.dropped == DroppedSeeds()

@@ -10,11 +10,11 @@ from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.constraints.specs import spec_from_json, spec_to_json
 from seif_nemo.data.store import (
     ConstraintCodec,
+    HeldoutInstruction,
     InstructionId,
     ReleasedInstruction,
     load_heldout,
     read_instructions,
-    read_rejected,
     write_instructions,
     write_rejected,
     write_released,
@@ -55,7 +55,7 @@ REJECTED = (
     RejectedInstruction("Why?", '{"c1": "a', RejectReason.UNPARSABLE, "no closing brace", 1, "d"),
     RejectedInstruction("How?", "x\n\ny", RejectReason.CONFLICT, "", 1, "d"),
 )
-HELDOUT = (
+RELEASED = (
     ReleasedInstruction(
         "Why?",
         ("a", "b"),
@@ -63,6 +63,7 @@ HELDOUT = (
         "Why? a b",
     ),
 )
+HELDOUT = (HeldoutInstruction("Why?", ("a", "b")),)
 
 
 def test_kept_instructions_come_back_as_they_went(tmp_path: Path) -> None:
@@ -111,10 +112,36 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_rejected_and_held_out_rows_come_back(tmp_path: Path) -> None:
+def test_rows_of_rejected_parquet(tmp_path: Path) -> None:
     write_rejected(tmp_path / "r.parquet", REJECTED)
-    assert read_rejected(tmp_path / "r.parquet") == REJECTED
-    write_released(tmp_path / "h.parquet", HELDOUT)
+    names = ("seed_question", "raw", "reason", "detail", "round", "instructor_digest")
+    assert pq.read_table(tmp_path / "r.parquet").to_pylist() == [
+        dict(zip(names, ("Why?", '{"c1": "a', "unparsable", "no closing brace", 1, "d"), strict=True)),
+        dict(zip(names, ("How?", "x\n\ny", "conflict", "", 1, "d"), strict=True)),
+    ]
+
+
+def test_the_released_columns_are_written(tmp_path: Path) -> None:
+    write_released(tmp_path / "h.parquet", RELEASED)
+    (record,) = pq.read_table(tmp_path / "h.parquet").to_pylist()
+    given = [{key: value for key, value in kwargs.items() if value is not None} for kwargs in record.pop("kwargs")]
+    assert given == [{"num_words": 3}, {"keywords": ["k"]}]
+    assert record == {
+        "seed_question": "Why?",
+        "constraint": ["a", "b"],
+        "prompt": "Why? a b",
+        "instruction_id_list": ["x:y", "z"],
+    }
+
+
+def test_a_held_out_set_is_questions_and_constraints(tmp_path: Path) -> None:
+    table = pa.table({"seed_question": ["Why?"], "constraint": [["a", "b"]]})
+    pq.write_table(table, tmp_path / "bare.parquet")
+    assert load_heldout(tmp_path / "bare.parquet") == HELDOUT
+    foreign = table.append_column("kwargs", pa.array(["none of ours"]))  # a column that nobody asked for
+    pq.write_table(foreign, tmp_path / "foreign.parquet")
+    assert load_heldout(tmp_path / "foreign.parquet") == HELDOUT
+    write_released(tmp_path / "h.parquet", RELEASED)
     assert load_heldout(tmp_path / "h.parquet") == HELDOUT
     assert load_heldout(str(tmp_path / "h.parquet")) == HELDOUT
 
@@ -123,14 +150,14 @@ def test_empty_sets(tmp_path: Path) -> None:
     write_instructions(tmp_path / "q.parquet", [], CODEC)
     assert read_instructions(tmp_path / "q.parquet", CODEC) == ()
     write_rejected(tmp_path / "r.parquet", [])
-    assert read_rejected(tmp_path / "r.parquet") == ()
+    assert pq.read_table(tmp_path / "r.parquet").num_rows == 0
     write_released(tmp_path / "h.parquet", [])
     with pytest.raises(ValueError, match="holds no row"):
         load_heldout(tmp_path / "h.parquet")
 
 
 def test_an_argument_without_a_field_is_a_bug(tmp_path: Path) -> None:
-    row = replace(HELDOUT[0], instruction_ids=(InstructionId("x", {"num_wrods": 3}), InstructionId("z", {})))
+    row = replace(RELEASED[0], instruction_ids=(InstructionId("x", {"num_wrods": 3}), InstructionId("z", {})))
     with pytest.raises(AssertionError, match="num_wrods"):
         write_released(tmp_path / "h.parquet", [row])
 
@@ -169,23 +196,18 @@ def test_rows_that_do_not_hold_together(tmp_path: Path, columns: dict[str, list[
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"kwargs": []}, r"x\.parquet: no column kwargs"),
-        ({"instruction_id_list": [["x"]]}, r"row 1: constraint, instruction_id_list and kwargs have 2, 1 and 2"),
+        ({"constraint": []}, r"x\.parquet: no column constraint; there are: seed_question, prompt"),
         ({"constraint": [[]]}, r"row 1: no constraints"),
+        ({"constraint": [["a", None]]}, r"row 1: constraint is not a list of texts"),
+        ({"seed_question": [None]}, r"row 1: seed_question is not text but NoneType"),
     ],
 )
 def test_held_out_rows_that_do_not_hold_together(
     tmp_path: Path, columns: dict[str, list[object]], message: str
 ) -> None:
-    write_released(tmp_path / "h.parquet", HELDOUT)
+    write_released(tmp_path / "h.parquet", RELEASED)
     with pytest.raises(ValueError, match=message):
         load_heldout(rewrite(tmp_path / "h.parquet", tmp_path / "x.parquet", **columns))
-
-
-def test_a_held_out_set_needs_no_prompts(tmp_path: Path) -> None:
-    write_released(tmp_path / "h.parquet", HELDOUT)
-    rows = load_heldout(rewrite(tmp_path / "h.parquet", tmp_path / "x.parquet", prompt=[]))
-    assert rows == (replace(HELDOUT[0], prompt=None),)
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
@@ -194,9 +216,6 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "q.parquet").write_text("not parquet")
     with pytest.raises(ValueError, match=r"q\.parquet: cannot be read as parquet"):
         read_instructions(tmp_path / "q.parquet", CODEC)
-    write_rejected(tmp_path / "r.parquet", REJECTED)
-    with pytest.raises(ValueError, match=r"row 1: reason='bored' is none of unfinished"):
-        read_rejected(rewrite(tmp_path / "r.parquet", tmp_path / "x.parquet", reason=["bored", "conflict"]))
 
 
 @needs_reference
@@ -215,7 +234,7 @@ def test_released_files_load_with_parsed_constraints(tmp_path: Path) -> None:
 def test_released_files_load_as_a_held_out_set() -> None:
     rows = load_heldout(REFERENCE / "qwen7b_q_T1.parquet")
     assert len(rows) == 5105
-    assert rows[0].instruction_ids == (InstructionId("soft", {"num_bullets": 3}),) * 5
+    assert [len(rows[0].constraints), rows[0].constraints[1]] == [5, "不超过100个汉字"]
 
 
 @needs_reference
