@@ -1,5 +1,6 @@
 """Group `algorithm`: GRPO and its optimizer, one set for each trained role. Defaults are the paper's."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -22,11 +23,22 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
     reset_each_phase: bool = True  # each phase starts with fresh moments, as in the paper
 
-    def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise ValueError(f"optimizer.learning_rate={self.learning_rate} must be positive")
+    def check(self, path: str) -> None:
+        """Raises ValueError for values that no optimizer can work with. `path` is the key of this group."""
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"{path}.learning_rate={self.learning_rate} must be positive")
         if not 0 < self.final_learning_rate_share <= 1:
-            raise ValueError(f"optimizer.final_learning_rate_share={self.final_learning_rate_share} must be in (0, 1]")
+            raise ValueError(f"{path}.final_learning_rate_share={self.final_learning_rate_share} must be in (0, 1]")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"{path}.weight_decay={self.weight_decay} must be at least 0")
+        if not 0 <= self.beta1 < 1:
+            raise ValueError(f"{path}.beta1={self.beta1} must be in [0, 1)")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"{path}.beta2={self.beta2} must be in [0, 1)")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"{path}.epsilon={self.epsilon} must be positive")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"{path}.max_grad_norm={self.max_grad_norm} must be positive (inf: never clip)")
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Learning rate of step 0, 1, … of a phase of `total_steps`."""
@@ -47,15 +59,26 @@ class RoleTrainingConfig:
     kl_reference: Reference = Reference.phase_start
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
-    def __post_init__(self) -> None:
+    def check(self, path: str) -> None:
+        """Raises ValueError for values that can only be mistakes. `path` is the key of this group."""
         if not self.epochs or min(self.epochs) < 0:
-            raise ValueError(f"epochs={self.epochs} must be a list of numbers ≥ 0, one for each round")
-        if self.group_size < 2:
-            raise ValueError(f"group_size={self.group_size} must be at least 2: an advantage needs a group")
-        if self.mini_batches < 1 or self.prompts_per_step < self.mini_batches:
+            raise ValueError(f"{path}.epochs={self.epochs} must be a list of numbers ≥ 0, one for each round")
+        if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(
-                f"mini_batches={self.mini_batches} must be between 1 and prompts_per_step={self.prompts_per_step}"
+                f"{path}.max_steps={self.max_steps} must be at least 1 or null; {path}.epochs=[0] skips the phase"
             )
+        if self.prompts_per_step < 1:
+            raise ValueError(f"{path}.prompts_per_step={self.prompts_per_step} must be at least 1")
+        if self.group_size < 2:
+            raise ValueError(f"{path}.group_size={self.group_size} must be at least 2: an advantage needs a group")
+        if not 1 <= self.mini_batches <= self.prompts_per_step:
+            raise ValueError(
+                f"{path}.mini_batches={self.mini_batches} must be between 1 and "
+                f"prompts_per_step={self.prompts_per_step}"
+            )
+        if not 0 <= self.kl_coefficient < math.inf:
+            raise ValueError(f"{path}.kl_coefficient={self.kl_coefficient} must be at least 0")
+        self.optimizer.check(f"{path}.optimizer")
 
     def epochs_in(self, round: int) -> int:
         """Epochs of round 1, 2, …"""
@@ -73,11 +96,15 @@ class AlgorithmConfig:
     follower: RoleTrainingConfig = field(default_factory=lambda: RoleTrainingConfig(epochs=[3, 1, 1]))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.clip_low < 1 or self.clip_high < 0:
-            raise ValueError(f"algorithm.clip_low={self.clip_low} must be in [0, 1) and clip_high={self.clip_high} ≥ 0")
-        if self.dual_clip <= 1:
+        if not 0 <= self.clip_low < 1:
+            raise ValueError(f"algorithm.clip_low={self.clip_low} must be in [0, 1)")
+        if not self.clip_high >= 0:
+            raise ValueError(f"algorithm.clip_high={self.clip_high} must be at least 0")
+        if not self.dual_clip > 1:
             raise ValueError(f"algorithm.dual_clip={self.dual_clip} must be above 1")
         if not 0 <= self.replay_share < 1:
             raise ValueError(f"algorithm.replay_share={self.replay_share} must be in [0, 1)")
         if self.micro_batch_rows < 1:
             raise ValueError(f"algorithm.micro_batch_rows={self.micro_batch_rows} must be at least 1")
+        self.instructor.check("algorithm.instructor")
+        self.follower.check("algorithm.follower")

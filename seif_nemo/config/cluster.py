@@ -1,5 +1,6 @@
 """Group `cluster`: what `slurm/round.sh` needs of a site."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -10,7 +11,7 @@ class ClusterConfig:
     refusal_wait_s: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.rendezvous_timeout_s <= 0:
+        if not 0 < self.rendezvous_timeout_s < math.inf:
             raise ValueError(f"cluster.rendezvous_timeout_s={self.rendezvous_timeout_s} must be positive")
-        if self.refusal_wait_s <= 0:
+        if not 0 < self.refusal_wait_s < math.inf:
             raise ValueError(f"cluster.refusal_wait_s={self.refusal_wait_s} must be positive")

@@ -1,5 +1,6 @@
 """Group `evolution`: rounds and what each round makes."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -20,10 +21,11 @@ class EvolutionConfig:
             raise ValueError(f"evolution.samples_per_seed={self.samples_per_seed} must be at least 1")
         if self.synthesis_batch < 1:
             raise ValueError(f"evolution.synthesis_batch={self.synthesis_batch} must be at least 1")
-        if self.evaluation_samples < 1 or self.evaluation_temperature < 0:
-            raise ValueError(
-                f"evolution.evaluation_samples={self.evaluation_samples} must be at least 1 and "
-                f"evaluation_temperature={self.evaluation_temperature} at least 0"
-            )
+        if self.evaluation_samples < 1:
+            raise ValueError(f"evolution.evaluation_samples={self.evaluation_samples} must be at least 1")
+        if not 0 <= self.evaluation_temperature < math.inf:
+            raise ValueError(f"evolution.evaluation_temperature={self.evaluation_temperature} must be at least 0")
+        if self.samples_logged_per_step < 0:
+            raise ValueError(f"evolution.samples_logged_per_step={self.samples_logged_per_step} must be at least 0")
         if not 0 <= self.min_kept_share <= 1:
             raise ValueError(f"evolution.min_kept_share={self.min_kept_share} must be in [0, 1]")

@@ -1,16 +1,11 @@
 """Group `generation`: how rollouts are made."""
 
+import math
 from dataclasses import dataclass
-from enum import Enum
-
-
-class EngineName(Enum):
-    megatron = "megatron"
 
 
 @dataclass(kw_only=True, slots=True)
 class GenerationConfig:
-    engine: EngineName = EngineName.megatron
     max_new_tokens: int = 8192
     temperature: float = 1.0  # for training rollouts and synthesis
     top_p: float = 1.0
@@ -22,7 +17,7 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"generation.max_new_tokens={self.max_new_tokens} must be at least 1")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"generation.temperature={self.temperature} must be positive: GRPO needs varied responses")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"generation.top_p={self.top_p} must be in (0, 1]")

@@ -1,5 +1,6 @@
 """Group `parallel`: how the model is spread over ranks. Data parallelism is what is left of the world."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,5 +25,5 @@ class ParallelConfig:
                 raise ValueError(f"parallel.{key}={getattr(self, key)} must be at least 1")
         if self.sequence and self.tensor == 1:
             raise ValueError("parallel.sequence=true needs parallel.tensor of at least 2")
-        if self.collective_timeout_s <= 0:
+        if not 0 < self.collective_timeout_s < math.inf:
             raise ValueError(f"parallel.collective_timeout_s={self.collective_timeout_s} must be positive")

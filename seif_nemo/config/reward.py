@@ -21,6 +21,8 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if self.answers_per_instruction < 1:
             raise ValueError(f"reward.answers_per_instruction={self.answers_per_instruction} must be at least 1")
+        if self.judge_max_new_tokens < 1:
+            raise ValueError(f"reward.judge_max_new_tokens={self.judge_max_new_tokens} must be at least 1")
         try:
             re.compile(self.required_format)
         except re.error as error:

@@ -13,7 +13,7 @@ class RunConfig:
     threads_per_rank: int = 1  # CPU threads of each rank; more is slower for small models
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name:
+        if self.name in ("", ".", "..") or "/" in self.name:
             raise ValueError(f"run.name={self.name!r} must be a plain folder name; put the parent folder in run.root")
         if self.threads_per_rank < 1:
             raise ValueError(f"run.threads_per_rank={self.threads_per_rank} must be at least 1")

@@ -11,7 +11,9 @@ from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
 from seif_nemo.components.reward import Reward
 from seif_nemo.components.speaker import Speaker
+from seif_nemo.config.algorithm import Reference
 from seif_nemo.config.model import Dtype
+from seif_nemo.config.reward import Judging
 from seif_nemo.config.root import Config
 from seif_nemo.config.run import RunConfig
 from seif_nemo.constraints.parse import parse_constraint
@@ -20,6 +22,7 @@ from seif_nemo.data.store import load_heldout
 from seif_nemo.data.streams import derive_seed
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.gate import Gate
+from seif_nemo.evolution.inputs import check_inputs, input_digests
 from seif_nemo.evolution.ledger import Ledger
 from seif_nemo.evolution.material import Material, Settings
 from seif_nemo.evolution.paths import RunPaths
@@ -66,6 +69,8 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     architecture = read_architecture(settings.base_model)
     tokenizer = load_tokenizer(settings.base_model)
     material = load_material(config, tokenizer)
+    ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
+    check_inputs(material.digests, ledger, config)
     trainable = build_trainable(config, topology, architecture)
     bank = RoleBank(trainable, topology, [lambda: engine.invalidate_caches()])
     engine = MegatronEngine(
@@ -77,7 +82,8 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         weight_version=lambda: bank.version,
     )
     for resident in Resident:
-        bank.add(resident, trained=resident in (Resident.INSTRUCTOR, Resident.FOLLOWER))
+        if resident is not Resident.BASE or needs_base(config):
+            bank.add(resident, trained=resident in (Resident.INSTRUCTOR, Resident.FOLLOWER))
     actor = Actor(
         trainable,
         engine,
@@ -95,7 +101,6 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         fits=lambda instruction: speaker.fits(follower_messages(material.follower_template, instruction)),
         model_filter=lambda instructions, seeds: reward.keep(instructions, seeds=seeds),
     )
-    ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
     tensorboard_dir = paths.root / "tensorboard" if config.run.tensorboard else None
     metrics = MetricsWriter(paths.metrics, tensorboard_dir=tensorboard_dir) if topology.is_main else None
     return Context(
@@ -120,6 +125,12 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     )
 
 
+def needs_base(config: Config) -> bool:
+    """Whether the base model stays: as the judge of all evaluations or as the reference of a KL term."""
+    references = (config.algorithm.instructor.kl_reference, config.algorithm.follower.kl_reference)
+    return config.reward.judging is Judging.rules_then_model or Reference.base in references
+
+
 def build_trainable(config: Config, topology: Topology, architecture: Architecture) -> TrainableModel:
     """The resident model with the base weights in it."""
     dtype = _DTYPES[config.model.dtype]
@@ -133,7 +144,10 @@ def build_trainable(config: Config, topology: Topology, architecture: Architectu
 
 
 def load_material(config: Config, tokenizer: Tokenizer) -> Material:
-    """Seeds, probe seeds and held-out prompts. What does not fit the model is dropped and counted, never cut."""
+    """Seeds, probe seeds and held-out prompts. What does not fit the model is dropped and counted, never cut.
+
+    Raises ValueError for a file that cannot be read and for one of which nothing fits.
+    """
     templates = tuple(instructor_template(name) for name in config.roles.instructor_templates)
     follower = follower_template(config.roles.follower_template)
 
@@ -165,6 +179,11 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
 
     heldout = read_heldout(config, follower) if config.data.heldout is not None else []
     fitting = tuple(instruction for instruction in heldout if fits(follower_messages(follower, instruction)))
+    if heldout and not fitting:
+        raise ValueError(
+            f"{config.data.heldout}: no prompt is short enough for "
+            f"model.max_sequence_length={config.model.max_sequence_length}"
+        )
     if len(fitting) < len(heldout):
         _logger.warning("%s: %d prompts are too long and left out", config.data.heldout, len(heldout) - len(fitting))
     if heldout:
@@ -179,6 +198,7 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
         heldout=fitting,
         instructor_templates=templates,
         follower_template=follower,
+        digests=input_digests(config),
         counts=counts,
     )
 

@@ -11,12 +11,6 @@ def test_the_learning_rate_falls_in_a_straight_line_to_its_share():
     assert OptimizerConfig(learning_rate=1e-3).learning_rate_at(7, 9) == 1e-3
 
 
-@pytest.mark.parametrize("share", [0.0, 1.1, -1.0])
-def test_a_share_outside_its_range_is_refused(share):
-    with pytest.raises(ValueError, match="final_learning_rate_share"):
-        OptimizerConfig(final_learning_rate_share=share)
-
-
 def test_epochs_by_round_hold_their_last_value():
     training = RoleTrainingConfig(epochs=[3, 1])
     assert [training.epochs_in(round) for round in (1, 2, 3, 7)] == [3, 1, 1, 1]

@@ -1,0 +1,106 @@
+import math
+
+import pytest
+
+from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig, RoleTrainingConfig
+from seif_nemo.config.checkpoint import CheckpointConfig
+from seif_nemo.config.cluster import ClusterConfig
+from seif_nemo.config.data import DataConfig
+from seif_nemo.config.evolution import EvolutionConfig
+from seif_nemo.config.generation import GenerationConfig
+from seif_nemo.config.model import ModelConfig
+from seif_nemo.config.parallel import ParallelConfig
+from seif_nemo.config.reward import RewardConfig
+from seif_nemo.config.roles import RolesConfig
+from seif_nemo.config.run import RunConfig
+
+NAN = math.nan
+GROUPS = {
+    "algorithm": AlgorithmConfig,
+    "checkpoint": CheckpointConfig,
+    "cluster": ClusterConfig,
+    "data": DataConfig,
+    "evolution": EvolutionConfig,
+    "generation": GenerationConfig,
+    "model": ModelConfig,
+    "parallel": ParallelConfig,
+    "reward": RewardConfig,
+    "roles": RolesConfig,
+    "run": RunConfig,
+    "algorithm.instructor": lambda **values: AlgorithmConfig(instructor=RoleTrainingConfig(**values)),
+    "algorithm.follower": lambda **values: AlgorithmConfig(follower=RoleTrainingConfig(**values)),
+    "algorithm.instructor.optimizer": lambda **values: AlgorithmConfig(
+        instructor=RoleTrainingConfig(optimizer=OptimizerConfig(**values))
+    ),
+    "algorithm.follower.optimizer": lambda **values: AlgorithmConfig(
+        follower=RoleTrainingConfig(optimizer=OptimizerConfig(**values))
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("algorithm.clip_low", [-0.1, 1.0, NAN], [0.0]),
+        ("algorithm.clip_high", [-0.1, NAN], [0.0]),
+        ("algorithm.dual_clip", [1.0, NAN], [1.5]),
+        ("algorithm.micro_batch_rows", [0], [1]),
+        ("algorithm.replay_share", [-0.1, 1.0, NAN], [0.0]),
+        ("algorithm.instructor.epochs", [[], [1, -1]], [[0], [1, 0]]),
+        ("algorithm.instructor.max_steps", [0, -1], [1, None]),
+        ("algorithm.instructor.prompts_per_step", [0, -4], [4]),
+        ("algorithm.instructor.group_size", [1], [2]),
+        ("algorithm.follower.group_size", [1], [2]),
+        ("algorithm.follower.mini_batches", [0, 385], [1, 384]),
+        ("algorithm.follower.kl_coefficient", [-0.01, NAN, math.inf], [0.0]),
+        ("algorithm.follower.optimizer.learning_rate", [0.0, -1e-6, NAN, math.inf], [1.0]),
+        ("algorithm.instructor.optimizer.final_learning_rate_share", [0.0, 1.1, -1.0, NAN], [0.1]),
+        ("algorithm.instructor.optimizer.weight_decay", [-0.1, NAN], [0.0]),
+        ("algorithm.instructor.optimizer.beta1", [-0.1, 1.0, NAN], [0.0]),
+        ("algorithm.instructor.optimizer.beta2", [-0.1, 1.0, NAN], [0.99]),
+        ("algorithm.instructor.optimizer.epsilon", [0.0, NAN], [1e-5]),
+        ("algorithm.instructor.optimizer.max_grad_norm", [0.0, -1.0, NAN], [0.5, math.inf]),
+        ("checkpoint.every_steps", [0], [1]),
+        ("checkpoint.keep", [0], [1]),
+        ("cluster.rendezvous_timeout_s", [0.0, NAN, math.inf], [1.0]),
+        ("cluster.refusal_wait_s", [0.0, NAN, math.inf], [1.0]),
+        ("data.max_seed_characters", [0, -1], [1]),
+        ("data.max_seeds", [0, -1], [1, None]),
+        ("data.max_probe_seeds", [0, -1], [1]),
+        ("data.max_heldout_prompts", [0, -1], [1, None]),
+        ("evolution.rounds", [0], [1]),
+        ("evolution.samples_per_seed", [0], [1]),
+        ("evolution.synthesis_batch", [0], [1]),
+        ("evolution.min_kept_share", [-0.1, 1.1, NAN], [0.0, 1.0]),
+        ("evolution.evaluation_temperature", [-0.1, NAN, math.inf], [0.0]),
+        ("evolution.evaluation_samples", [0], [1]),
+        ("evolution.samples_logged_per_step", [-1], [0]),
+        ("generation.max_new_tokens", [0], [1]),
+        ("generation.temperature", [0.0, NAN, math.inf], [0.7]),
+        ("generation.top_p", [0.0, 1.1, NAN], [1.0]),
+        ("generation.top_k", [-1], [0]),
+        ("generation.max_batch_rows", [0], [1]),
+        ("generation.warn_mismatch", [0.9, 1.3, NAN], [1.0, 1.2]),
+        ("model.max_sequence_length", [1], [2]),
+        ("parallel.tensor", [0], [1]),
+        ("parallel.pipeline", [0], [1]),
+        ("parallel.sequence", [True], [False]),
+        ("parallel.collective_timeout_s", [0.0, NAN, math.inf], [1.0]),
+        ("reward.answers_per_instruction", [0], [1]),
+        ("reward.judge_max_new_tokens", [0, -1], [1]),
+        ("reward.required_format", ["("], ["a+"]),
+        ("roles.instructor_templates", [[]], [["tiny"]]),
+        ("run.name", ["", ".", "..", "a/b"], ["a.b"]),
+        ("run.threads_per_rank", [0], [1]),
+    ],
+)
+def test_a_value_that_can_only_be_a_mistake_is_refused_with_its_whole_key(key, wrong, right):
+    group, _, name = key.rpartition(".")
+    for value in wrong:
+        with pytest.raises(ValueError) as caught:
+            GROUPS[group](**{name: value})
+        text = str(caught.value)
+        assert text.startswith((f"{key}={value}", f"{key}={value!r}", f"{key}={str(value).lower()}", f"{key} is empty"))
+        assert "\n" not in text
+    for value in right:
+        GROUPS[group](**{name: value})
