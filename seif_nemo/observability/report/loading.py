@@ -18,13 +18,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSample:
-    """One held-out prompt, answered and judged."""
+    """One held-out prompt with the first of its answers. `follow_rate` is the mean over all its judged answers."""
 
     seed_question: str
     prompt: str
     constraints: tuple[str, ...]
     response: str
     verdicts: tuple[Verdict, ...]
+    follow_rate: float | None
 
     @property
     def score(self) -> float | None:
@@ -169,14 +170,15 @@ def _read_round(reader: _Reader, folder: Path) -> RoundFiles:
 
 
 def _evaluation_sample(row: dict[str, Any]) -> EvaluationSample:
+    verdicts = tuple(Verdict(Outcome(v["outcome"]), Source(v["source"]), str(v["evidence"])) for v in row["verdicts"])
+    rate = row["follow_rate"] if "follow_rate" in row else Score(verdicts).follow_rate  # older files lack it
     return EvaluationSample(
         seed_question=str(row["seed_question"]),
         prompt=str(row["prompt"]),
         constraints=tuple(map(str, row["constraints"])),
         response=str(row["response"]),
-        verdicts=tuple(
-            Verdict(Outcome(v["outcome"]), Source(v["source"]), str(v["evidence"])) for v in row["verdicts"]
-        ),
+        verdicts=verdicts,
+        follow_rate=None if rate is None else float(rate),
     )
 
 

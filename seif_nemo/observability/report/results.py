@@ -44,7 +44,10 @@ def evaluated_rounds(data: RunData) -> list[EvaluatedRound]:
             continue
         files = data.files(step.key.round)
         prompts, scores = _scores((files.evaluation if files else None) or ())
-        if not scores or abs(statistics.fmean(scores) - rate) > 1e-4:  # the file is a part, or of another attempt
+        num_answers, missing = value_of(step, "eval/num_responses"), value_of(step, "eval/missing")
+        # The rate is over answers: prompts that lost some of theirs weigh less in it than in the mean over prompts.
+        spread = missing / (num_answers - missing) if num_answers and missing else 0.0
+        if not scores or abs(statistics.fmean(scores) - rate) > 1e-4 + spread:  # a part of it, or of another attempt
             prompts, scores = (), ()
         rows.append(
             EvaluatedRound(
@@ -52,8 +55,8 @@ def evaluated_rounds(data: RunData) -> list[EvaluatedRound]:
                 follow_rate=rate,
                 error=_standard_error(scores),
                 strict_rate=value_of(step, "eval/strict_rate"),
-                num_answers=value_of(step, "eval/num_responses"),
-                missing=value_of(step, "eval/missing"),
+                num_answers=num_answers,
+                missing=missing,
                 mean_tokens=value_of(step, "eval/mean_tokens"),
                 scores=scores,
                 prompts=prompts,
@@ -268,7 +271,7 @@ def _scores(samples: Sequence[EvaluationSample]) -> tuple[tuple[tuple[str, int],
     for sample in samples:
         place = seen[sample.prompt]
         seen[sample.prompt] += 1
-        if (score := sample.score) is not None:
+        if (score := sample.follow_rate) is not None:
             prompts.append((sample.prompt, place))
             scores.append(score)
     return tuple(prompts), tuple(scores)

@@ -42,9 +42,18 @@ class FakeRun:
 
 
 def write_fake_run(
-    path: Path, *, rounds: int = 3, planned: int = 3, prompts: int = 120, steps: tuple[int, int] = (10, 40)
+    path: Path,
+    *,
+    rounds: int = 3,
+    planned: int = 3,
+    prompts: int = 120,
+    answers: int = 1,
+    steps: tuple[int, int] = (10, 40),
 ) -> FakeRun:
-    """A run with `rounds` finished rounds of `planned`, and round 0. `steps`: Instructor and Follower, per round."""
+    """A run with `rounds` finished rounds of `planned`, and round 0. `steps`: Instructor and Follower, per round.
+
+    Each of the held-out `prompts` gets so many `answers`, of which the samples hold the first.
+    """
     rng = random.Random(7)
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(
@@ -71,7 +80,7 @@ def write_fake_run(
                 _write_probes(rng, path, round_)
                 _write_tables(rng, path, round_)
             clock += 10
-            values = _write_evaluation(rng, run, round_, held_out)
+            values = _write_evaluation(rng, run, round_, held_out, answers)
             if round_ == 0:
                 values |= {"data/seeds/used": 5001, "data/seeds/empty": 3, "data/held-out prompts/used": prompts}
             writer.write(StepMetrics(UnitKey(round_, Phase.EVALUATION, 0), clock, values))
@@ -130,10 +139,10 @@ def _round_steps(rng: random.Random, round_: int, steps: tuple[int, int]) -> lis
     rows.append((UnitKey(round_, Phase.PROBE_AFTER, 0), _probe(base + 0.27, round_, 0.9)))
     for number in range(2):
         gate = {"gate/asked": 600.0, "gate/kept": 490.0, "gate/unparsable": 35, "gate/wrong_count": 10}
-        gate |= {"gate/repeated": 20, "gate/conflict": 30, "gate/unsolvable": 15}
+        gate |= {"gate/repeated": 20, "gate/conflict": 30, "gate/no_rule": 15}
         gate |= {"time_s/generate": 9.0, "time_s/total": 10.5}
         if number == 1:  # the last step merges: 20 of the kept are duplicates
-            rejected = {"unparsable": 70, "wrong_count": 20, "repeated": 40, "conflict": 60, "unsolvable": 30}
+            rejected = {"unparsable": 70, "wrong_count": 20, "repeated": 40, "conflict": 60, "no_rule": 30}
             gate |= {f"synthesis/rejected/{reason}": n for reason, n in {**rejected, "duplicate": 20}.items()}
             gate |= {"synthesis/kept": 960, "synthesis/asked": 1200, "synthesis/conflict_share": 0.002}
             gate |= {"synthesis/distinct_template_share": 0.9 - 0.06 * round_}
@@ -152,24 +161,26 @@ def _probe(difficulty: float, round_: int, kept: float) -> dict[str, float]:
 
 
 def _write_evaluation(
-    rng: random.Random, run: FakeRun, round_: int, held_out: list[tuple[str, list[tuple[str, str]]]]
+    rng: random.Random, run: FakeRun, round_: int, held_out: list[tuple[str, list[tuple[str, str]]]], answers: int
 ) -> dict[str, float]:
     passed_of: dict[str, list[bool]] = {}
     rates: list[float] = []
     with (run.path / "rounds" / f"{round_:02d}" / "evaluation_samples.jsonl").open("w") as file:
         for index, (seed, constraints) in enumerate(held_out):
-            outcomes = [rng.random() < 0.42 + 0.11 * round_ for _ in constraints]
-            rates.append(sum(outcomes) / len(outcomes))
-            for (kind, _), passed in zip(constraints, outcomes, strict=True):
-                passed_of.setdefault(kind, []).append(passed)
+            outcomes = [[rng.random() < 0.42 + 0.11 * round_ for _ in constraints] for _ in range(answers)]
+            found = [sum(passed) / len(passed) for passed in outcomes]
+            rates += found
+            for place, (kind, _) in enumerate(constraints):
+                passed_of.setdefault(kind, []).extend(passed[place] for passed in outcomes)
             text = "The river is long. " * rng.randint(1, 6 if index % 10 else 90)
             verdicts = [
                 {"outcome": "passed" if ok else "failed", "source": "rule", "evidence": "12 words, at most 10 allowed"}
-                for ok in outcomes
+                for ok in outcomes[0]
             ]
             texts = [text for _, text in constraints]
             row = {"seed_question": seed, "prompt": "\n".join([seed, *texts]), "constraints": texts}
-            file.write(json.dumps({**row, "response": HOSTILE if index == 0 else text, "verdicts": verdicts}) + "\n")
+            row |= {"response": HOSTILE if index == 0 else text, "verdicts": verdicts}
+            file.write(json.dumps({**row, "follow_rate": sum(found) / answers}) + "\n")
     run.follow_rates[round_] = sum(rates) / len(rates)
     run.kinds[round_] = {kind: sum(found) / len(found) for kind, found in passed_of.items()}
     values = {f"eval/kind/{kind}": rate for kind, rate in run.kinds[round_].items()}

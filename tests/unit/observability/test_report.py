@@ -108,11 +108,11 @@ def test_difficulty(page: Node) -> None:
 
 def test_gate_counts(page: Node) -> None:
     (rows,) = page.by_id("gate").tables()
-    names = ["unparsable", "wrong number", "repeated", "conflict by rule", "unsolvable", "duplicate"]
+    names = ["unparsable", "wrong number", "repeated", "no rule", "conflict by rule", "duplicate"]
     assert rows[0] == ["round, for", "asked", "kept", "kept share", *names]
     # Training: sums over 10 steps. Data set: the merged counts of the last step, not the sums over its batches.
-    assert rows[1] == ["1, training", "1,440", "1,200", "0.833", "90", "0", "60", "90", "0", "0"]
-    assert rows[2] == ["1, data set", "1,200", "960", "0.800", "70", "20", "40", "60", "30", "20"]
+    assert rows[1] == ["1, training", "1,440", "1,200", "0.833", "90", "0", "60", "0", "90", "0"]
+    assert rows[2] == ["1, data set", "1,200", "960", "0.800", "70", "20", "40", "30", "60", "20"]
     assert len(rows) == 7
     tips = [r.one("title").text for r in page.by_id("gate").all("rect", "bar")]
     assert tips[:2] == ["R1 training: kept 83.3%", "R1 training: unparsable 6.25%"]
@@ -336,6 +336,51 @@ def test_a_run_without_held_out_prompts(tmp_path: Path) -> None:
     page = read_page(tmp_path)
     assert page.one("span", "state").text == "finished"
     assert "the evaluation had no held-out prompts" in page.by_id("follow-rate").text
+
+
+def sample_rows(run: FakeRun, round_: int) -> list[dict[str, object]]:
+    path = run.path / "rounds" / f"{round_:02d}" / "evaluation_samples.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_errors_are_over_prompts_whose_rates_are_over_all_their_answers(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path / "run", rounds=1, planned=1, prompts=30, answers=4)
+    before, after = ([float(str(row["follow_rate"])) for row in sample_rows(run, r)] for r in (0, 1))
+    assert statistics.fmean(after) == pytest.approx(run.follow_rates[1])
+    assert statistics.fmean(prompt_rates(run, 1)) != pytest.approx(run.follow_rates[1], abs=1e-3)  # first answers alone
+    page = read_page(run.path)
+    error = statistics.stdev(after) / math.sqrt(30)
+    rate = tile(page, "Held-out follow rate")
+    assert rate == (f"{run.follow_rates[1]:.3f}", f"after round 1 ± {error:.3f}")
+    paired = statistics.stdev([b - a for a, b in zip(before, after, strict=True)]) / math.sqrt(30)
+    assert tile(page, "Gain")[1] == f"round 0 to 1; ± {paired:.3f}, paired by prompt"
+    (rows,) = page.by_id("follow-rate").tables()
+    assert [rows[2][2], rows[2][5]] == [f"{error:.3f}", "120"]
+
+
+def test_samples_without_a_rate_of_their_own_are_rated_by_their_verdicts(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path / "run", rounds=1, planned=1, prompts=20)
+    rows = [{key: value for key, value in row.items() if key != "follow_rate"} for row in sample_rows(run, 1)]
+    samples = run.path / "rounds/01/evaluation_samples.jsonl"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    error = statistics.stdev(prompt_rates(run, 1)) / math.sqrt(20)
+    assert tile(read_page(run.path), "Held-out follow rate")[1] == f"after round 1 ± {error:.3f}"
+
+
+def test_prompts_that_lost_some_verdicts_still_give_a_standard_error(tmp_path: Path) -> None:
+    """Two answers to each of three prompts: rates 1 and missing, 0 and .5, missing twice."""
+    folder = tmp_path / "rounds" / "01"
+    folder.mkdir(parents=True)
+    rows = [
+        {"seed_question": p, "prompt": p, "constraints": [], "response": "", "verdicts": [], "follow_rate": rate}
+        for p, rate in (("a", 1.0), ("b", 0.25), ("c", None))
+    ]
+    (folder / "evaluation_samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
+        values = {"eval/follow_rate": 0.5, "eval/num_responses": 6.0, "eval/missing": 3.0}
+        writer.write(StepMetrics(UnitKey(1, Phase.EVALUATION, 0), START_TIME, values))
+    # The standard deviation of 1 and .25 is .5303.
+    assert tile(read_page(tmp_path), "Held-out follow rate") == ("0.500", "after round 1 ± 0.375")
 
 
 def test_samples_of_another_attempt_give_no_standard_error(tmp_path: Path) -> None:
