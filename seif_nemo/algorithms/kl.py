@@ -1,7 +1,7 @@
-"""Estimators of KL(policy || reference) from the log-probs of tokens that the policy sampled.
+"""Estimator of KL(policy || reference) from the log-probs of tokens that the policy sampled.
 
 Source: J. Schulman, "Approximating KL Divergence" (2020). With r = reference / policy of one token:
-k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r. k1 and k3 are unbiased; k3 is never negative and varies least.
+k3 = r - 1 - log r. It is unbiased and never negative.
 
 Shape suffixes: T tokens.
 """
@@ -9,16 +9,6 @@ Shape suffixes: T tokens.
 from torch import Tensor
 
 MAX_LOG_RATIO = 20.0  # keeps exp() finite in fp32; beyond it k3 has no gradient
-
-
-def k1(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:
-    """log policy - log reference per token."""
-    return logprobs_T - reference_T
-
-
-def k2(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:
-    """Half the squared log ratio per token. Its gradient, unlike its value, is that of an unbiased estimator."""
-    return (logprobs_T - reference_T).square() / 2
 
 
 def k3(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:

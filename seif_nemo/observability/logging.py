@@ -18,8 +18,6 @@ _KNOWN_WARNINGS = (
     r"`torch\.distributed\.\w+` is deprecated.*",  # megatron-core 0.16 on torch 2.13
 )
 
-_said: set[tuple[str, str]] = set()
-
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):
     """Marked by its type, so that a second set-up replaces it. On a terminal it first wipes the live progress line."""
@@ -47,14 +45,6 @@ def set_up_logging(
     logger.addHandler(handler)
     logger.setLevel(level if rank == 0 else other_ranks_level)
     logger.propagate = False
-
-
-def log_once(logger: logging.Logger, level: int, message: str, *args: object) -> None:
-    """Logs `message % args` the first time this process says it through `logger`, and never again."""
-    key = (logger.name, message % args if args else message)
-    if key not in _said and logger.isEnabledFor(level):
-        _said.add(key)
-        logger.log(level, message, *args)
 
 
 def quiet_known_warnings() -> None:

@@ -94,14 +94,6 @@ class Progress:
             self._stream.write(line + "\n")
         self._stream.flush()
 
-    def note(self, text: str) -> None:
-        """Prints a line of its own, clear of the live one, which comes back with the next step."""
-        if self._open_line:
-            self._stream.write("\r\x1b[K")
-            self._open_line = False
-        self._stream.write(text + "\n")
-        self._stream.flush()
-
     def close(self) -> None:
         """Ends the live line, so that whatever prints next starts on a new one."""
         if self._open_line:

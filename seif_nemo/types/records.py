@@ -29,7 +29,6 @@ class RejectReason(StrEnum):
     CONFLICT = "conflict"  # two constraints provably exclude each other
     FILTERED = "filtered"  # the model Filter refused
     FILTER_MISSING = "filter_missing"  # the model Filter gave no verdict
-    UNSOLVABLE = "unsolvable"
     TOO_LONG = "too_long"  # the Follower's prompt would not fit the model's maximum sequence length
     DUPLICATE = "duplicate"  # synthesis only: the same instruction was kept before
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from seif_nemo.observability.logging import ROOT_NAME, log_once, set_up_logging
+from seif_nemo.observability.logging import ROOT_NAME, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +53,3 @@ def test_on_a_terminal_the_live_line_is_wiped_first() -> None:
     set_up_logging(0, stream=stream)
     logging.getLogger(ROOT_NAME).info("hello")
     assert stream.getvalue().startswith("\r\x1b[K")
-
-
-def test_log_once_says_each_message_once_and_waits_for_its_level() -> None:
-    stream = io.StringIO()
-    set_up_logging(0, stream=stream, level=logging.WARNING)
-    logger = logging.getLogger("seif_nemo.test_log_once")
-    log_once(logger, logging.INFO, "ratio %.2f", 1.07)  # too quiet to be said
-    set_up_logging(0, stream=stream, level=logging.INFO)
-    for _ in range(3):
-        log_once(logger, logging.INFO, "ratio %.2f", 1.07)
-        log_once(logger, logging.INFO, "ratio %.2f", 1.08)
-    assert stream.getvalue().count("ratio 1.07") == 1
-    assert stream.getvalue().count("ratio 1.08") == 1

@@ -102,8 +102,6 @@ def test_the_live_line_is_rewritten_in_place_and_fits_the_terminal(monkeypatch: 
     for number in range(2):
         progress.update(step(1, Phase.FOLLOWER, number, 1.0, reward__mean=0.5))
     assert stream.getvalue() == "\rRound 1/1 | Training the Follower | ste\x1b[K" * 2
-    progress.note("a checkpoint")
-    assert stream.getvalue().endswith("\x1b[K\r\x1b[Ka checkpoint\n")
     progress.update(step(1, Phase.FOLLOWER, 2, 1.0))
     assert stream.getvalue().endswith("\x1b[K\n")  # a finished phase stays on the screen
     length = len(stream.getvalue())
