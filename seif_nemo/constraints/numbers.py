@@ -105,7 +105,7 @@ def parse_bound(match: re.Match[str], *, negated: bool) -> Bound | None:
     n = parse_number(groups["n"])
     operators = [o.lower() for o in (groups["op"], groups["mid"], groups.get("post")) if o is not None]
     operators += ["at least"] if groups["plus"] is not None else []
-    if len(operators) > 1:
+    if len({_of_operator(operator, n) for operator in operators}) > 1:  # "within 9 or less" says one thing twice
         return None
     if negated:
         if not operators or groups["op2"] is not None:

@@ -72,7 +72,8 @@ def _bounded(kind: Kind, bound: Bound, bare: Bare, *, limiting: bool, text: str 
 def _count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", text: str | None = None) -> Reader:
     """Reader of "at least 5 NOUN TAIL", "no NOUN", "the number of NOUN must be at least 5", "NOUN count: 5"."""
     end = rf"{AFTER}{_TAIL}{tail}{_TAIL}"
-    bounded = _compile(rf"(?:{verb})(?:in |with |using |of |within )?{BEFORE}(?: |-)(?:{noun}){end}")
+    # Lazy: "within 5" is at most 5, only "within 3 to 5" and the like leave "within" without a meaning of its own.
+    bounded = _compile(rf"(?:{verb})(?:in |with |using |of |within )??{BEFORE}(?: |-)(?:{noun}){end}")
     banned = _compile(rf"(?:any |the use of (?:any )?|use of (?:any )?|the )?(?:{noun}){tail}{_TAIL}(?: at all)?")
     number = _compile(
         rf"(?:the |a |an )?(?:total |overall )?(?:number of (?:{noun})|(?:{noun}) (?:count|limit))"
@@ -224,6 +225,8 @@ def _read_keyword() -> Reader:
             bound_is_given = True
         elif (match := passive.fullmatch(sentence)) is not None:
             bound_is_given = match["often"] is not None
+            if match["negated"] is not None and match["avoided"] is not None:  # "must not be avoided"
+                return None
             negated = match["negated"] is not None or match["avoided"] is not None
         elif (match := mandatory.fullmatch(sentence)) is not None:
             negated = False
@@ -292,13 +295,30 @@ def _phrase(kind: Kind, verb: str) -> Reader:
 # --- what holds of the whole response
 
 
-def _whole(kind: Kind, demand: str, *, ban: str = r"(?!)") -> Reader:
-    """Reader of a demand on the whole response. Language, named on the way, is more than the rule can see."""
+# "Include JSON", "mention it in capital letters", "there should be a JSON object": a part of the response will do.
+_USING = frozenset({"use", "uses", "using", "used", "employ", "utilize", "make use of"})
+_PARTLY = (_HOLDS - _USING) | {"adds", "provide", "give", "state", "show"}
+_THERE_IS = _compile(rf"\bthere (?:{MODAL} (?:(?:also|always) )?)?(?:be|is|are) ")
+# "Include only capital letters", "give your answer in JSON", "use capital letters for the output".
+_ALL_OF_IT = _compile(
+    r"\b(?:only|all|entirely|completely|fully|just|exclusively)\b"
+    rf"|\b{RESPONSE} (?:in|as|into|using) |\bfor {RESPONSE}$"
+)
+
+
+def _whole(kind: Kind, demand: str, *, ban: str = r"(?!)", partly: frozenset[str] = frozenset()) -> Reader:
+    """Reader of a demand on the whole response. Language, named on the way, is more than the rule can see.
+
+    With a verb of `partly` the demand is on a part of the response, unless the words say that all of it is meant.
+    """
     pattern = _compile(rf"(?:{demand}){_TAIL}")
     banned = _compile(rf"(?:{ban}){_TAIL}(?: at all)?")
 
     def read(sentence: str, clause: Clause) -> Found | None:
         if (banned if clause.negated else pattern).fullmatch(clause.rest) is None:
+            return None
+        is_partial = clause.verb in partly or (bool(partly) and _THERE_IS.search(sentence) is not None)
+        if is_partial and not clause.negated and _ALL_OF_IT.search(sentence) is None:
             return None
         in_english = not clause.negated and "english" in clause.rest.lower()
         return Found(Reading.NECESSARY if in_english else Reading.EQUIVALENT, Spec(kind))
@@ -323,6 +343,7 @@ _WRAP = rf"(?:(?:be )?(?:wrap|wrapped|enclose|enclosed|surround|surrounded|place
 _FORMATTED = (
     r"(?:(?:be )?(?:formatted|wrapped|structured|presented|given|returned|encoded|wrap|structure|present|encode) )?"
 )
+_JSON = rf"{_FORMATTED}(?:{OBJECT} )?(?:in |as |into |using )?(?:(?:a|valid|single|the|proper|well-formed) )*+json"
 
 READERS: tuple[Reader, ...] = (
     _count(Kind.WORDS, r"words?", bare=Bare.UNCLEAR),
@@ -358,8 +379,14 @@ READERS: tuple[Reader, ...] = (
         Kind.LOWERCASE,
         _case(_LOWER, _UPPER),
         ban=r"(?:any |the )?(?:capital|upper-?case|capitalized) (?:letters?|characters?)",
+        partly=_PARTLY,  # every text has some small letters: to use them means to use no others
     ),
-    _whole(Kind.UPPERCASE, _case(_UPPER, _LOWER), ban=r"(?:any |the )?lower-?case (?:letters?|characters?)"),
+    _whole(
+        Kind.UPPERCASE,
+        _case(_UPPER, _LOWER),
+        ban=r"(?:any |the )?lower-?case (?:letters?|characters?)",
+        partly=_PARTLY | _USING,
+    ),
     _whole(
         Kind.TITLE,
         r"(?:(?:a|the|your|one) )?title,?(?: (?:that is|which is))?(?: (?:in|wrapped in|enclosed in|within|inside|"
@@ -368,12 +395,11 @@ READERS: tuple[Reader, ...] = (
         r"|,? such as <<[^<>]{1,60}+>>)",
     ),
     _whole(
-        Kind.QUOTED, rf"{_WRAP}(?:in|with|within|inside|by|between) double[ -](?:quotes|quotation marks|quote marks)"
+        Kind.QUOTED,
+        rf"{_WRAP}(?:in|with|within|inside|by|between) double[ -](?:quotes|quotation marks|quote marks)",
+        partly=_PARTLY | _USING,
     ),
-    _whole(
-        Kind.JSON,
-        rf"{_FORMATTED}(?:{OBJECT} )?(?:in |as |into |using )?(?:(?:a|valid|single|the|proper|well-formed) )*+json"
-        r"(?: format| object| document| syntax| string| structure)?",
-    ),
+    _whole(Kind.JSON, rf"{_JSON}(?: format| syntax)?", partly=_PARTLY),
+    _whole(Kind.JSON, rf"{_JSON}(?: object| document| string| structure)", partly=_PARTLY | _USING),
     _read_keyword(),
 )

@@ -34,34 +34,18 @@ _HEADING = re.compile(r"[ \t]*+#{1,6}[ \t]")
 _DIVIDER = re.compile(r"[ \t]*+(?:\*[ \t]*+){3,}+$|[ \t]*+(?:-[ \t]*+){3,}+$|[ \t]*+(?:_[ \t]*+){3,}+$")
 _SENTENCE_END = re.compile(r"[.!?…]++[\"')\]*_»}]*+(?=\s|$)|[。！？]++[\"')\]*_»」』]*+")
 _LAST_WORD = re.compile(r"[^\s(\"'\[]+$")
-_ABBREVIATIONS = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "sr",
-        "jr",
-        "st",
-        "vs",
-        "fig",
-        "no",
-        "approx",
-        "inc",
-        "ltd",
-        "e.g",
-        "i.e",
-        "cf",
-        "u.s",
-        "u.k",
-        "a.m",
-        "p.m",
-        "al",
-        "dept",
-        "est",
-    ]
-)
+# What never ends a sentence, what may end one, and what is a word of its own unless a number follows.
+_INNER = frozenset({"e.g", "i.e", "cf", "vs"})
+_ABBREVIATED = "mr mrs ms dr prof sr jr st approx inc ltd u.s u.k a.m p.m al dept est"
+_ABBREVIATIONS = frozenset(_ABBREVIATED.split())
+_BEFORE_NUMBERS = frozenset({"no", "fig"})
+# Words that open sentences and that neither a name nor a time zone starts with, in capitals.
+_OPENING_WORDS = """
+a an the this that these those there here i you he she it we they my your his her its our their
+then so but and or if when while after before because although however therefore thus also what why how who where
+"""
+_OPENING = frozenset(_OPENING_WORDS.split())
+_NEXT_WORD = re.compile(r"[\"'(*_]*+([^\W\d_]++)(?!\.)")
 
 
 def clean(text: str) -> str:
@@ -247,7 +231,12 @@ def _sentence_blocks(text: str) -> list[tuple[bool, str]]:
 
 
 def _ends_sentence(block: str, match: re.Match[str]) -> bool:
-    """False for the stops of abbreviations and initials, and for an ellipsis that the sentence goes on after."""
+    """False for the stops of abbreviations and initials, and for an ellipsis that the sentence goes on after.
+
+    "Plan B. Then", "5 p.m. Then": a single capital letter or "p.m." may end a sentence or not ("J. Bond", "5 p.m.
+    Eastern"). Names follow initials and abbreviations far more often than sentences do, so the stop ends nothing,
+    unless the next word is one that opens sentences and no names.
+    """
     rest = block[match.end() :].lstrip()
     if not rest or match.group()[0] in "。！？":
         return True
@@ -257,8 +246,16 @@ def _ends_sentence(block: str, match: re.Match[str]) -> bool:
         return True
     last = _LAST_WORD.search(block, max(0, match.start() - 24), match.start())
     word = last.group() if last is not None else ""
+    folded = word.casefold()
+    if folded in _INNER:
+        return False
+    if folded in _BEFORE_NUMBERS:
+        return not rest[0].isdigit()
+    opener = _NEXT_WORD.match(rest)
+    if opener is not None and opener[1][0].isupper() and opener[1].casefold() in _OPENING:
+        return True
     initial = len(word) == 1 and word.isupper() and word != "I" and rest[0].isupper() and not block.isupper()
-    return word.casefold() not in _ABBREVIATIONS and not initial
+    return folded not in _ABBREVIATIONS and not initial
 
 
 def sentences(text: str) -> list[str]:

@@ -219,6 +219,41 @@ def test_wide_phrasings(text: str, spec: Spec | Reading) -> None:
     assert read(text) == spec
 
 
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("Keep your response within 5 sentences.", Spec(SENTENCES, high=5)),
+        ("Answer within 3 paragraphs.", Spec(Kind.PARAGRAPHS, high=3)),
+        ("Respond within three sentences", Spec(SENTENCES, high=3)),
+        ("Keep your answer within 100 words", Spec(WORDS, high=100)),
+        ("Keep your answer within 100 words or less", Spec(WORDS, high=100)),
+        ("Answer within 3-5 sentences", Spec(SENTENCES, low=3, high=5)),
+        ("Answer within a maximum of 5 sentences", Spec(SENTENCES, high=5)),
+    ],
+)
+def test_within_is_an_upper_bound(text: str, spec: Spec) -> None:
+    assert read(text) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("Provide your entire response in JSON", Spec(Kind.JSON)),
+        ("Include the response in a JSON structure.", Spec(Kind.JSON)),
+        ("Use JSON format for output.", Spec(Kind.JSON)),
+        ("Your response should be a valid JSON object.", Spec(Kind.JSON)),
+        ("Give your answer in uppercase", Spec(Kind.UPPERCASE)),
+        ("Include only lowercase letters in your output.", Spec(Kind.LOWERCASE)),
+        ("Your response must only contain capital letters", Spec(Kind.UPPERCASE)),
+        ("Use lowercase letters.", Spec(Kind.LOWERCASE)),
+        ("Use uppercase letters for the output.", Spec(Kind.UPPERCASE)),
+        ("State your answer in double quotes", Spec(Kind.QUOTED)),
+    ],
+)
+def test_the_whole_response_is_meant(text: str, spec: Spec) -> None:
+    assert read(text) == spec
+
+
 # --- what is not read
 
 
@@ -272,6 +307,24 @@ def test_wide_phrasings(text: str, spec: Spec | Reading) -> None:
         "The headline must have at most 5 words",
         "The tone is formal and the language is simple",
         "Do not avoid commas",
+        "The word 'x' must not be avoided",
+        "The word 'x' should not be excluded",
+        "The word 'x' should never be avoided more than twice",
+        "Include a valid JSON object in your response.",
+        "Mention JSON in your response",
+        "Provide a JSON object",
+        "Use a JSON object in your response",
+        "The response must include the JSON structure and be less than 50 words.",
+        "There should be a JSON object in your response",
+        "Include capital letters.",
+        "Use capital letters",
+        "Mention it in capital letters",
+        "There must be uppercase letters in the answer",
+        "Your response should contain lowercase letters.",
+        "Add lowercase letters to your response",
+        "Mention it in double quotes",
+        "Keep your answer within 100 words or more",
+        "Do not answer within 5 sentences",
     ],
 )
 def test_left_to_the_judge(text: str) -> None:
