@@ -23,8 +23,12 @@ def requirement_name(requirement: str) -> str:
 
 
 def installed_names() -> frozenset[str]:
-    """Normalised names of every distribution that this interpreter sees."""
-    return frozenset(requirement_name(dist.metadata["Name"]) for dist in importlib.metadata.distributions())
+    """Normalised names of every distribution that this interpreter sees.
+
+    A removal may leave an empty `.dist-info` folder behind: it is listed as a distribution without a name.
+    """
+    names = [dist.metadata["Name"] for dist in importlib.metadata.distributions()]
+    return frozenset(requirement_name(name) for name in names if name)
 
 
 def missing_requirements(pyproject: pathlib.Path, extras: list[str], installed: frozenset[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import pathlib
 
 import pytest
-from missing_requirements import missing_requirements, requirement_name
+from missing_requirements import installed_names, missing_requirements, requirement_name
 
 PYPROJECT = """
 [project]
@@ -55,3 +55,14 @@ def test_torch_and_megatron_are_never_asked_for(pyproject: pathlib.Path) -> None
 def test_an_unknown_extra_names_the_known_ones(pyproject: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"--extra vlm: choose among \['dev'\]"):
         missing_requirements(pyproject, ["vlm"], frozenset())
+
+
+def test_an_empty_folder_of_a_removed_distribution_is_no_distribution(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone-1.0.dist-info").mkdir()
+    whole = tmp_path / "Under_Scored-2.0.dist-info"
+    whole.mkdir()
+    (whole / "METADATA").write_text("Metadata-Version: 2.1\nName: Under_Scored\nVersion: 2.0\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert installed_names() == {"under-scored"}
