@@ -97,6 +97,10 @@ class HfWriter:
 
     The files are laid out as in `source`, and everything of the source directory that is no weight (config, tokenizer,
     index) is copied. A file is written as soon as its last tensor came, so memory holds about one file.
+
+    A kill leaves `.<name>.tmp-<token>` or `.<name>.old-<token>` beside the place. Below a run's root the next start of
+    the run removes the one and puts the other back where it is missing, as it does for checkpoints: the names are
+    those that `checkpointing/store.py` looks for.
     """
 
     def __init__(self, out_dir: str | Path, source: HfFiles) -> None:
@@ -108,7 +112,7 @@ class HfWriter:
             for file in dict.fromkeys(source.file_of.values())
         }
         self._out.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=self._out.parent))
+        self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.tmp-", dir=self._out.parent))
         self._temporary.chmod(0o755)
         for path in sorted(source.path.iterdir()):
             if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES:
@@ -132,8 +136,9 @@ class HfWriter:
             _flush(path)
         _flush(self._temporary)
         if self._out.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.old.", dir=self._out.parent))
-            os.rename(self._out, retired / "old")
+            token = self._temporary.name.removeprefix(f".{self._out.name}.tmp-")
+            retired = self._out.with_name(f".{self._out.name}.old-{token}")
+            os.rename(self._out, retired)
             os.rename(self._temporary, self._out)
             shutil.rmtree(retired)
         else:

@@ -1,10 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from seif_nemo.checkpointing.store import _clean  # pyright: ignore[reportPrivateUsage] what every start of a run does
 from seif_nemo.weights.hf_files import HfFiles, HfWriter
 
 SHAPES = {"a": (4, 3), "b": (2,), "c": (1, 1)}
@@ -98,3 +100,46 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
                 assert torch.equal(written[name], tensor * round_number)
     assert (out / "tokenizer.json").read_text(encoding="utf-8") == '{"é": 1}'
     assert (out / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def _write(out: Path, source: HfFiles, factor: float) -> HfWriter:
+    writer = HfWriter(out, source)
+    for name, tensor in TENSORS.items():
+        writer.add(name, tensor * factor)
+    return writer
+
+
+def test_the_next_start_of_the_run_removes_what_a_kill_left(tmp_path: Path) -> None:
+    out = tmp_path / "run" / "export" / "follower-01"
+    with HfFiles(_single(tmp_path / "source")) as source:
+        _write(out, source, 1.0)  # killed before its commit
+        HfWriter(out, source)  # and again, before its first tensor
+    assert len(list(out.parent.iterdir())) == 2
+    _clean(tmp_path / "run")
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_kill_amid_a_replacement_loses_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run" / "export" / "follower-01"
+    rename = os.rename
+    for renames_before_the_kill, factor in ((0, 1.0), (1, 1.0), (2, 2.0)):
+        with HfFiles(_single(tmp_path / "source")) as source:
+            _write(out, source, 1.0).commit()
+            writer, done = _write(out, source, 2.0), 0
+
+            def killed(*paths: Path, limit: int = renames_before_the_kill) -> None:
+                nonlocal done
+                if done == limit:
+                    raise KeyboardInterrupt
+                done += 1
+                rename(*paths)
+
+            with monkeypatch.context() as patch:
+                patch.setattr("os.rename", killed)
+                patch.setattr("shutil.rmtree", lambda path: killed(path, path))
+                with pytest.raises(KeyboardInterrupt):
+                    writer.commit()
+        assert len(list(out.parent.iterdir())) == 2
+        _clean(tmp_path / "run")
+        assert [path.name for path in out.parent.iterdir()] == ["follower-01"]
+        assert torch.equal(load_file(out / "model.safetensors")["a"], TENSORS["a"] * factor)
