@@ -125,7 +125,21 @@ def kept_tokens(weight_BV: Tensor, *, top_p: float, top_k: int) -> Tensor:
         sorted_BV[:, top_k:] = 0.0
     kept_BV = sorted_BV > 0
     if top_p < 1:
-        cumulative_BV = sorted_BV.cumsum(dim=-1)
+        # On CUDA cumsum has no fixed order of addition, and raises where deterministic algorithms are asked for.
+        # This CUDA path has never run: no GPU yet. Its sums are tested on the CPU.
+        cumulative_BV = doubling_sums(sorted_BV) if sorted_BV.is_cuda else sorted_BV.cumsum(dim=-1)
         before_BV = cumulative_BV - sorted_BV
         kept_BV &= before_BV < top_p * cumulative_BV[:, -1:]
     return torch.zeros_like(kept_BV).scatter_(1, order_BV, kept_BV)
+
+
+def doubling_sums(value_BV: Tensor) -> Tensor:
+    """Running sums along V, [B, V], in a fixed order of addition on every device: log2(V) additions of whole tensors.
+
+    Source: the scan of Hillis and Steele, "Data parallel algorithms" (CACM 1986).
+    """
+    sums_BV, step = value_BV, 1
+    while step < value_BV.shape[-1]:
+        sums_BV = torch.cat([sums_BV[:, :step], sums_BV[:, step:] + sums_BV[:, :-step]], dim=-1)
+        step *= 2
+    return sums_BV

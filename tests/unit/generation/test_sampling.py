@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections import Counter
 
@@ -7,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seif_nemo.generation.sampling import check_sampling, draw, exponentials, kept_tokens, noise_keys, seed_keys
+from seif_nemo.generation.sampling import (
+    check_sampling,
+    doubling_sums,
+    draw,
+    exponentials,
+    kept_tokens,
+    noise_keys,
+    seed_keys,
+)
 
 MASK32 = (1 << 32) - 1
 
@@ -145,6 +154,14 @@ def kept_by_hand(weights: list[int], top_p: float, top_k: int) -> set[int]:
 def test_kept_tokens_are_those_of_a_plain_loop(weights: list[int], top_p: float, top_k: int) -> None:
     kept = kept_tokens(torch.tensor([weights], dtype=torch.float64), top_p=top_p, top_k=top_k)[0]
     assert set(kept.nonzero()[:, 0].tolist()) == kept_by_hand(weights, top_p, top_k)
+
+
+@given(values=st.lists(st.integers(0, 1000), min_size=1, max_size=40))
+def test_doubling_sums_are_running_sums(values: list[int]) -> None:
+    rows = torch.tensor([values, values[::-1]], dtype=torch.float64)
+    expected = [list(itertools.accumulate(values)), list(itertools.accumulate(values[::-1]))]
+    assert doubling_sums(rows).tolist() == expected
+    assert rows.tolist() == [values, values[::-1]]  # what came in is as it was
 
 
 @pytest.mark.parametrize("temperature, top_p, top_k", [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.0, 0.8, 0), (1.5, 0.9, 4)])
