@@ -12,6 +12,9 @@ from seif_nemo.checkpointing.strategy import InProcessSaveStrategy
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology
 
+# What Transformer Engine's modules keep beside their weights (FP8 scales): pure-torch modules have none of it, and a
+# checkpoint must load with either.
+_EXTRA_STATE = "_extra_state"
 _SHARDING = "fully_reshardable"  # any layout can load it
 
 
@@ -57,7 +60,9 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     """
     state = _sharded_state(trainable, with_optimizer=with_optimizer, is_loading=True)
     loaded: Any = dist_checkpointing.load(state, str(directory))
-    trainable.module.load_state_dict(loaded["model"])
+    rest: Any = trainable.module.load_state_dict(loaded["model"], strict=False)
+    absent = [key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)]
+    assert not absent, f"{directory} and the model do not agree about {absent}"
     if with_optimizer:
         _load_optimizer(trainable, loaded["optimizer"])
     trainable.after_weights_changed()
@@ -68,8 +73,11 @@ def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loadin
         "distrib_optim_sharding_type": _SHARDING,
         "dp_cp_group": trainable.topology.data_group,
         "chained_optim_avoid_prefix": True,
+        # On GPUs: gather each data-parallel group's moments over gloo on one rank's host, not on every GPU. Never ran.
+        "distrib_optim_fully_reshardable_mem_efficient": trainable.topology.device.type == "cuda",
     }
-    model = trainable.module.sharded_state_dict(metadata=metadata)
+    tensors = trainable.module.sharded_state_dict(metadata=metadata)
+    model = {key: tensor for key, tensor in tensors.items() if not key.endswith(_EXTRA_STATE)}
     if not with_optimizer:
         return {"model": model}
     step_count = trainable.step_count

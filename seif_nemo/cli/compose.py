@@ -35,11 +35,6 @@ def compose_config(overrides: Sequence[str], *, conf_dir: Path = CONF_DIR) -> Co
     return config
 
 
-def render_config(config: Config) -> str:
-    """The whole configuration as YAML, every default spelt out."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
-
-
 def default_lines() -> list[str]:
     """`key=default` for every key there is; ??? for those without a default."""
     defaults = OmegaConf.structured(Config)

@@ -47,6 +47,7 @@ def _run(config: Config) -> int:
     from seif_nemo.evolution.run_directory import open_run
     from seif_nemo.evolution.stopping import StopRequestedError
     from seif_nemo.evolution.synthesis import GateKeptTooLittleError
+    from seif_nemo.evolution.training_phases import ChangedFileError
     from seif_nemo.observability.metrics import read_metrics
     from seif_nemo.observability.report import write_report
     from seif_nemo.observability.summary import round_table
@@ -82,6 +83,8 @@ def _run(config: Config) -> int:
     except GateKeptTooLittleError as error:
         code = EXIT_GATE
         _say(f"seif_nemo: {error}")
+    except ChangedFileError as error:
+        code = _refuse(str(error))
     if context.progress is not None:
         context.progress.close()
         print(round_table(read_metrics(paths.metrics)))

@@ -99,7 +99,8 @@ class Actor:
         """One pass over the samples in `mini_batches` updates of the resident weights.
 
         Each update minimises the clipped policy loss plus `kl_coefficient` times the k3 estimate to the reference,
-        averaged over all response tokens of the mini-batch. `seed` alone decides which samples share a mini-batch.
+        averaged over all response tokens of the mini-batch. A group of
+        samples shares a mini-batch; `seed` alone decides which groups do.
         Gradients that are not finite skip their update.
         """
         rows = [_row(index, sample) for index, sample in enumerate(samples)]
@@ -107,7 +108,7 @@ class Actor:
         ratio_max = torch.zeros((), dtype=torch.float32, device=self._topology.device)
         norms: list[float] = []
         num_tokens = used_tokens = num_skipped = 0
-        for indices in split_mini_batches(len(rows), mini_batches, seed=seed):
+        for indices in split_mini_batches([sample.group for sample in samples], mini_batches, seed=seed):
             batch_rows = [rows[index] for index in indices]
             tokens = sum(len(row.response_ids) for row in batch_rows)
             if tokens == 0:

@@ -45,13 +45,19 @@ class MicroBatch:
     advantages_T: Tensor
 
 
-def split_mini_batches(num_samples: int, mini_batches: int, *, seed: int) -> list[list[int]]:
-    """Indices of the samples in a seeded random order, in `mini_batches` parts whose sizes differ by one at most.
+def split_mini_batches(groups: Sequence[int], mini_batches: int, *, seed: int) -> list[list[int]]:
+    """Indices of the samples in `mini_batches` parts of whole groups; `groups` names the group of each sample.
 
-    Empty parts (more mini-batches than samples) are left out.
+    The groups come in a seeded random order; their number per part differs by one at most. Empty parts (more
+    mini-batches than groups) are left out.
     """
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(num_samples)
-    return [part.tolist() for part in np.array_split(order, mini_batches) if len(part)]
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    names = list(members)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(names))
+    parts = [part for part in np.array_split(order, mini_batches) if len(part)]
+    return [[index for place in part for index in members[names[place]]] for part in parts]
 
 
 def deal(lengths: Sequence[int], *, max_rows: int, ranks: int, rank: int) -> list[list[int]]:

@@ -31,7 +31,7 @@ class Speaker:
             GenerationRequest(self._tokenizer.encode_chat(chat), seed) for chat, seed in zip(chats, seeds, strict=True)
         ]
         with self._bank.resident(resident):
-            return self._actor.generate(requests, sampling, weight_version=self._bank.version)
+            return self._actor.generate(requests, sampling, weight_version=self._bank.version_of(resident))
 
     def fits(self, chat: Chat) -> bool:
         """Whether the chat leaves room for at least one new token."""

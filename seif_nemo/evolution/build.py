@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -68,7 +69,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     )
     architecture = read_architecture(settings.base_model)
     tokenizer = load_tokenizer(settings.base_model)
-    material = load_material(config, tokenizer)
+    material = replace(load_material(config, tokenizer), digests=input_digests(config))
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
     check_inputs(material.digests, ledger, config)
     trainable = build_trainable(config, topology, architecture)
@@ -198,7 +199,6 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
         heldout=fitting,
         instructor_templates=templates,
         follower_template=follower,
-        digests=input_digests(config),
         counts=counts,
     )
 

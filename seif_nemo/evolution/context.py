@@ -1,12 +1,9 @@
 """What every phase works with. Made by `build.py`, read by the phases; holds no algorithm."""
 
-import json
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
@@ -57,6 +54,12 @@ class Context:
         """Whether this rank writes the run's files."""
         return self.topology.is_main
 
+    def may_write(self) -> bool:
+        """Whether this rank writes the run's files now. Raises FencedOutError once a newer attempt has started."""
+        if self.is_main:
+            self.ledger.check_fence()
+        return self.is_main
+
     def seed(self, *labels: str | int) -> int:
         """The seed of one random stream of this run."""
         return derive_seed(self.settings.seed, *labels)
@@ -75,7 +78,7 @@ class Context:
         `record` is False for a training step whose weights are not on disk yet: it would be redone after a kill.
         """
         metrics = StepMetrics(key, time.time(), dict(values))
-        if self.metrics is not None:
+        if self.may_write() and self.metrics is not None:
             self.metrics.write(metrics)
         if record:
             relative = None if checkpoint is None else checkpoint.relative_to(self.paths.root).as_posix()
@@ -95,21 +98,3 @@ class Context:
 
     def role(self, phase: Phase) -> Resident:
         return Resident.INSTRUCTOR if phase is Phase.INSTRUCTOR else Resident.FOLLOWER
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a whole JSONL file so that it is either there in full or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows that only inform; the last row of a step counts, since a redone step appends again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seif_nemo.evolution.context import Context, write_jsonl
+from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.diversity import distinct_template_share
+from seif_nemo.evolution.files import write_jsonl
 from seif_nemo.evolution.gate import count_decisions, has_rule_conflict
-from seif_nemo.evolution.training_phases import answer_rates, write_instructions
+from seif_nemo.evolution.training_phases import answer_instructions, unfinished_share, write_instructions
 from seif_nemo.roles.follower import follower_messages
 from seif_nemo.roles.instructor import draw_template
 from seif_nemo.types.constraints import Instruction
@@ -24,10 +25,11 @@ def evaluate(context: Context, round: int) -> None:
     """Held-out follow rate of the Follower after `round` (0: of the base model). The unit that ends a round."""
     prompts = context.material.heldout
     about_data = context.material.counts if round == 0 else {}
+    inputs = context.material.digests if round == 0 else {}
     if context.ledger.is_done(round, Phase.EVALUATION):
         return
     if not prompts:
-        context.finish(UnitKey(round, Phase.EVALUATION, 0), about_data, digests={})
+        context.finish(UnitKey(round, Phase.EVALUATION, 0), about_data, digests=inputs)
         return
     context.replan(round, Phase.EVALUATION, 1)
     context.timers.drain()
@@ -44,16 +46,20 @@ def evaluate(context: Context, round: int) -> None:
         scores = context.reward.scores(
             [(instruction, rollout.text) for instruction, rollout in zip(instructions, rollouts, strict=True)],
             seeds=[context.seed("evaluation", "judge", index) for index in range(len(instructions))],
+            judge=Resident.BASE,  # the same judge in every round
         )
-    if context.is_main:
-        first = slice(None, None, evolution.evaluation_samples)
+    if context.may_write():
+        count = evolution.evaluation_samples
         write_jsonl(
             context.paths.phase_samples(round, Phase.EVALUATION),
-            [_evaluation_row(*item) for item in zip(instructions[first], rollouts[first], scores[first], strict=True)],
+            [
+                _evaluation_row(instructions[first], rollouts[first], scores[first : first + count])
+                for first in range(0, len(instructions), count)
+            ],
         )
     values = about_data | evaluation_values(instructions, rollouts, scores)
     values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
-    context.finish(UnitKey(round, Phase.EVALUATION, 0), values, digests={})
+    context.finish(UnitKey(round, Phase.EVALUATION, 0), values, digests=inputs)
 
 
 def evaluation_values(
@@ -70,6 +76,7 @@ def evaluation_values(
     values = {
         "eval/num_responses": float(len(scores)),
         "eval/missing": float(len(scores) - len(rates)),
+        "eval/unfinished": unfinished_share(rollouts),
         "eval/mean_tokens": float(np.mean([rollout.num_response_tokens for rollout in rollouts])),
     }
     if rates:
@@ -81,7 +88,9 @@ def evaluation_values(
     return values
 
 
-def _evaluation_row(instruction: Instruction, rollout: Rollout, score: Score) -> dict[str, object]:
+def _evaluation_row(instruction: Instruction, rollout: Rollout, scores: Sequence[Score]) -> dict[str, object]:
+    """A prompt with the first of its answers and the follow rate of all."""
+    rates = [score.follow_rate for score in scores if score.follow_rate is not None]
     return {
         "seed_question": instruction.seed,
         "prompt": instruction.prompt,
@@ -89,8 +98,9 @@ def _evaluation_row(instruction: Instruction, rollout: Rollout, score: Score) ->
         "response": rollout.text,
         "verdicts": [
             {"outcome": verdict.outcome.value, "source": verdict.source.value, "evidence": verdict.evidence}
-            for verdict in score.verdicts
+            for verdict in scores[0].verdicts
         ],
+        "follow_rate": float(np.mean(rates)) if rates else None,
     }
 
 
@@ -111,10 +121,11 @@ def probe(context: Context, round: int, phase: Phase) -> None:
         decisions = context.gate.sift(
             outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
         )
-        rates = [
-            None if not answers or None in answers else float(np.mean([rate for rate in answers if rate is not None]))
-            for answers in answer_rates(context, decisions, label=label)
-        ]
+        answers = answer_instructions(context, decisions, label=label)
+    rates = [
+        None if not each or None in each else float(np.mean([rate for rate in each if rate is not None]))
+        for each in answers.follow_rates
+    ]
     kept = [decision.instruction for decision in decisions if decision.instruction is not None]
     known = [rate for rate in rates if rate is not None]
     values = count_decisions(decisions) | {
@@ -124,9 +135,11 @@ def probe(context: Context, round: int, phase: Phase) -> None:
     }
     if kept:
         values["probe/conflict_share"] = sum(map(has_rule_conflict, kept)) / len(kept)
+    if answers.rollouts:
+        values["probe/answers_unfinished"] = unfinished_share(answers.rollouts)
     if known:
         values["probe/difficulty"] = 1 - float(np.mean(known))
-    if context.is_main:
+    if context.may_write():
         write_jsonl(
             context.paths.phase_samples(round, phase),
             [

@@ -8,8 +8,10 @@ import numpy as np
 
 from seif_nemo.algorithms.advantages import group_advantages
 from seif_nemo.config.algorithm import Reference
-from seif_nemo.evolution.context import Context, append_jsonl
+from seif_nemo.evolution.context import Context
+from seif_nemo.evolution.files import append_jsonl
 from seif_nemo.evolution.mismatch import check_mismatch
+from seif_nemo.protocols.engine import StaleWeightsError
 from seif_nemo.types.records import Phase, UnitKey
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import Rollout
@@ -48,6 +50,7 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
             context.trainable.set_learning_rate(training.optimizer.learning_rate_at(step, total_steps))
             values |= learn(context, round, phase, step, rewarded)
             is_due = (step + 1) % context.settings.checkpoint.every_steps == 0 or step + 1 == total_steps
+            is_due = context.stop.is_asked() or is_due  # a stop on request loses nothing
             with context.timers("save"):
                 checkpoint = save(context, round, phase, step) if is_due else None
         values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
@@ -72,7 +75,7 @@ def learn(
     context.bank.switch(role)
     groups = group_advantages([item.reward for item in rewarded], [item.group for item in rewarded])
     used = [
-        (item.rollout, advantage)
+        (item.rollout, item.group, advantage)
         for item, advantage in zip(rewarded, groups.advantages, strict=True)
         if advantage is not None
     ]
@@ -83,21 +86,25 @@ def learn(
     }
     if not used:
         return values
-    pairs = [(rollout.prompt_ids, rollout.response_ids) for rollout, _ in used]
+    for item in rewarded:
+        if item.rollout.weight_version != context.bank.version:
+            raise StaleWeightsError(f"a rollout of {item.rollout.weight_version} came to {context.bank.version}")
+    pairs = [(rollout.prompt_ids, rollout.response_ids) for rollout, *_ in used]
     with context.timers("reference"):
         old = context.actor.logprobs(pairs)
-        values |= check_mismatch(old, [rollout.logprobs for rollout, _ in used], context.settings.generation)
+        values |= check_mismatch(old, [rollout.logprobs for rollout, *_ in used], context.settings.generation)
         with context.bank.resident(reference_of(role, training.kl_reference)):
             reference = context.actor.logprobs(pairs)
     samples = [
-        TrainSample(rollout.prompt_ids, rollout.response_ids, old[index], reference[index], advantage)
-        for index, (rollout, advantage) in enumerate(used)
+        TrainSample(rollout.prompt_ids, rollout.response_ids, old[index], reference[index], advantage, group)
+        for index, (rollout, group, advantage) in enumerate(used)
     ]
     with context.timers("train"):
         stats = context.actor.train_step(
             samples,
             kl_coefficient=training.kl_coefficient,
-            mini_batches=training.mini_batches,
+            # As many groups per update whatever is left of the step: small updates would be noisy ones.
+            mini_batches=-(-groups.num_used * training.mini_batches // training.prompts_per_step),
             seed=context.seed("round", round, phase.value, step, "shuffle"),
         )
     context.bank.mark_updated()

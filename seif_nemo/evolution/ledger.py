@@ -2,8 +2,8 @@
 
 A unit is finished when its line is in the file: everything that it made (checkpoints, parquet parts) was complete on
 disk before. A line is written with one `write` to a file opened for appending and then synced, so a kill can leave at
-most a torn last line, which the next attempt removes. An attempt that finds a newer attempt's number on disk may write
-nothing any more.
+most a torn last line, which the next attempt removes. Attempts are numbered by files in `attempts/`; one that finds a
+newer one's there may write nothing any more.
 """
 
 import json
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from seif_nemo.evolution.files import append_line
 from seif_nemo.types.records import Phase, UnitKey
 
 
@@ -35,14 +36,10 @@ class Ledger:
 
     def __init__(self, path: Path, *, attempt: int, writable: bool) -> None:
         self._path = path
-        self._attempt_path = path.with_name("attempt")
+        self._attempts = path.with_name("attempts")
         self._attempt = attempt
         self._writable = writable
         self._entries = {entry.key: entry for entry in read_ledger(path, repair=writable)}
-
-    @property
-    def attempt(self) -> int:
-        return self._attempt
 
     def __iter__(self) -> Iterator[LedgerEntry]:
         return iter(self._entries.values())
@@ -72,37 +69,38 @@ class Ledger:
         entry = LedgerEntry(key, self._attempt, digests, checkpoint)
         if self._writable:
             self.check_fence()
-            line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, line.encode())
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_line(self._path, json.dumps(asdict(entry), ensure_ascii=False))
         self._entries[key] = entry
 
     def check_fence(self) -> None:
-        newest = read_attempt(self._attempt_path)
-        if newest != self._attempt:
+        """Raises FencedOutError if a newer attempt has started."""
+        if _claim(self._attempts, self._attempt + 1).exists():
             raise FencedOutError(
-                f"attempt {self._attempt} of this run was overtaken by attempt {newest} ({self._attempt_path}); "
-                "this one stops and writes nothing"
+                f"attempt {self._attempt} of this run was overtaken by attempt {newest_attempt(self._attempts)} "
+                f"({self._attempts}); this one stops and writes nothing"
             )
 
 
-def read_attempt(path: Path) -> int:
-    """The number of the newest attempt; 0 before the first."""
-    return int(path.read_text()) if path.exists() else 0
+def newest_attempt(attempts: Path) -> int:
+    """The number of the newest attempt in this folder; 0 before the first."""
+    return max((int(path.stem) for path in attempts.glob("*.json")), default=0)
 
 
-def take_attempt(run_dir: Path) -> int:
-    """Start a new attempt: number it and make the number the newest. Main rank only."""
-    path = run_dir / "attempt"
-    attempt = read_attempt(path) + 1
-    temporary = path.with_name(f"attempt.{attempt}.tmp")
-    temporary.write_text(str(attempt))
-    os.replace(temporary, path)
-    return attempt
+def take_attempt(attempts: Path, facts: dict[str, str]) -> int:
+    """Start a new attempt, which becomes the newest: claim its number and file `facts` about it. Main rank only."""
+    attempts.mkdir(parents=True, exist_ok=True)
+    number = newest_attempt(attempts) + 1
+    while True:
+        try:
+            with _claim(attempts, number).open("x", encoding="utf-8") as file:  # no two attempts get one number
+                json.dump(facts, file, indent=2)
+            return number
+        except FileExistsError:
+            number += 1
+
+
+def _claim(attempts: Path, number: int) -> Path:
+    return attempts / f"{number:04d}.json"
 
 
 def read_ledger(path: Path, *, repair: bool = False) -> list[LedgerEntry]:

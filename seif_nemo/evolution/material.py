@@ -45,4 +45,5 @@ class Material:
     heldout: tuple[Instruction, ...]
     instructor_templates: tuple[InstructorTemplate, ...]
     follower_template: FollowerTemplate
+    digests: dict[str, str] = field(default_factory=dict[str, str])  # of the files all this came from
     counts: dict[str, float] = field(default_factory=dict[str, float])  # `data/<file>/<used, or why not>`: rows

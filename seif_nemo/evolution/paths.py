@@ -19,6 +19,10 @@ class RunPaths:
         return self.root / "provenance.json"
 
     @property
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
+    @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
 

@@ -1,7 +1,6 @@
 """Opening a run directory: fresh, or to continue what is in it."""
 
 import json
-import os
 import platform
 import socket
 import subprocess
@@ -12,12 +11,13 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from seif_nemo.config.root import Config
+from seif_nemo.evolution.files import write_whole
 from seif_nemo.evolution.ledger import read_ledger, take_attempt
 from seif_nemo.evolution.paths import RunPaths
-from seif_nemo.parallel.collectives import barrier, broadcast_int
+from seif_nemo.parallel.collectives import any_rank, barrier, broadcast_int
 from seif_nemo.parallel.topology import Topology
 
-# What may differ between the attempts of one run: where and how it is computed, not what.
+# What may differ between the attempts of one run: where and how it is computed and when it gives up, not what.
 _MAY_CHANGE = (
     "run.root",
     "run.name",
@@ -27,6 +27,11 @@ _MAY_CHANGE = (
     "checkpoint.",
     "cluster.",
     "evolution.rounds",
+    "evolution.min_kept_share",
+    "algorithm.micro_batch_rows",
+    "generation.max_batch_rows",
+    "generation.warn_mismatch",
+    "generation.max_mismatch",
 )
 _PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "hydra-core", "numpy", "pyarrow")
 
@@ -34,19 +39,20 @@ _PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "hy
 def open_run(config: Config, topology: Topology) -> tuple[RunPaths, int]:
     """The paths of the run and the number of this attempt. Collective.
 
-    A directory in which no unit of work is finished gets config.yaml and provenance.json. Raises ValueError, on every
-    rank, if the directory holds a run of another configuration.
+    Writes config.yaml and provenance.json of this attempt; attempts/ keeps the provenance of each. Raises ValueError,
+    on every rank, if a unit of work is finished in the directory under another configuration.
     """
     paths = RunPaths(Path(config.run.root) / config.run.name)
-    if topology.is_main and not read_ledger(paths.ledger):
-        paths.root.mkdir(parents=True, exist_ok=True)
-        _write(paths.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
-    barrier(topology)
-    _check_same(config, paths)
+    if any_rank(topology.is_main and bool(read_ledger(paths.ledger)), topology):
+        _check_same(config, paths)
+    barrier(topology)  # nobody may still be reading what is written now
+    attempt = 0
     if topology.is_main:
-        _write(paths.provenance, json.dumps(provenance(topology), indent=2) + "\n")
-    attempt = broadcast_int(take_attempt(paths.root) if topology.is_main else 0, topology)
-    return paths, attempt
+        facts = provenance(topology)
+        attempt = take_attempt(paths.attempts, facts)
+        write_whole(paths.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
+        write_whole(paths.provenance, json.dumps(facts, indent=2) + "\n")
+    return paths, broadcast_int(attempt, topology)
 
 
 def _check_same(config: Config, paths: RunPaths) -> None:
@@ -108,9 +114,3 @@ def _revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return result.stdout.strip()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -22,9 +22,13 @@ class StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._remember)
 
+    def is_asked(self) -> bool:
+        """Whether any rank was asked. Collective."""
+        return self.agree(self._asked)
+
     def raise_if_asked(self) -> None:
         """Raises StopRequestedError on every rank if any rank was asked. Collective."""
-        if self.agree(self._asked):
+        if self.is_asked():
             raise StopRequestedError
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

@@ -13,8 +13,9 @@ from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.data.store import write_instructions as write_kept
 from seif_nemo.data.store import write_rejected
 from seif_nemo.evolution.codec import CODEC
-from seif_nemo.evolution.context import Context, write_jsonl
+from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.diversity import distinct_template_share
+from seif_nemo.evolution.files import write_jsonl
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions, has_rule_conflict
 from seif_nemo.evolution.training_phases import write_instructions
 from seif_nemo.parallel.digest import digest_file
@@ -67,7 +68,7 @@ def synthesise_batch(context: Context, round: int, step: int, seeds: Sequence[Se
         decisions = context.gate.sift(
             outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
         )
-    if context.is_main:
+    if context.may_write():
         write_jsonl(
             context.paths.synthesis_part(round, step),
             [_part_row(output, decision) for output, decision in zip(outputs, decisions, strict=True)],
@@ -99,6 +100,7 @@ def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
     """Write both parquet files from all parts. Every rank reads the parts and so knows the result."""
     digest = context.bank.digest(Resident.INSTRUCTOR)
     kept: list[KeptInstruction] = []
+    passed: list[Instruction] = []  # with repetitions: what the Instructor narrows down to must show
     rejected: list[RejectedInstruction] = []
     seen: set[tuple[str, ...]] = set()
     for part in range(num_parts):
@@ -106,15 +108,17 @@ def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
             row = json.loads(line)
             texts, seed = row["constraints"], row["seed_question"]
             identity = () if texts is None else tuple(sorted(text.strip().lower() for text in texts))
+            constraints = tuple(parse_constraint(text) for text in texts or ())
+            if texts is not None:
+                passed.append(Instruction(seed, constraints, row["prompt"]))
             if texts is not None and identity not in seen:
                 seen.add(identity)
-                constraints = tuple(parse_constraint(text) for text in texts)
                 kept.append(KeptInstruction(seed, row["prompt"], constraints, round, digest))
             else:
                 reason = RejectReason.DUPLICATE if row["reason"] is None else RejectReason(row["reason"])
                 rejected.append(RejectedInstruction(seed, row["raw"], reason, row["detail"], round, digest))
     paths = (context.paths.instructions(round), context.paths.rejected(round))
-    if context.is_main:
+    if context.may_write():
         write_kept(paths[0], kept, CODEC)
         write_rejected(paths[1], rejected)
     context.sync()
@@ -124,7 +128,7 @@ def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
         values={
             "synthesis/kept": float(len(kept)),
             "synthesis/asked": float(len(kept) + len(rejected)),
-            "synthesis/distinct_template_share": distinct_template_share(instructions),
+            "synthesis/distinct_template_share": distinct_template_share(passed),
             "synthesis/conflict_share": sum(map(has_rule_conflict, instructions)) / len(instructions),
         }
         | {

@@ -1,6 +1,7 @@
 """The two training phases: what a step of each samples and how it is rewarded. The learning itself is `grpo.py`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from seif_nemo.data.sampler import PhaseSampler
 from seif_nemo.data.store import read_instructions
@@ -8,13 +9,18 @@ from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions
 from seif_nemo.evolution.grpo import RewardedRollout, run_training_phase
+from seif_nemo.parallel.digest import digest_file
 from seif_nemo.roles.follower import follower_messages, follower_reward
 from seif_nemo.roles.instructor import draw_template, instructor_messages, instructor_reward
 from seif_nemo.roles.prompts import InstructorTemplate
 from seif_nemo.types.constraints import Instruction
-from seif_nemo.types.records import Phase, RejectReason, SeedQuestion
+from seif_nemo.types.records import KeptInstruction, Phase, RejectReason, SeedQuestion
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import FinishReason, Rollout
+
+
+class ChangedFileError(RuntimeError):
+    """A file of the run is not what the run wrote."""
 
 
 def train_instructor(context: Context, round: int) -> None:
@@ -30,10 +36,8 @@ def train_instructor(context: Context, round: int) -> None:
 
 def train_follower(context: Context, round: int) -> None:
     """Train the Follower on this round's instructions (and a share of earlier rounds'); it is paid for following."""
-    current = read_instructions(context.paths.instructions(round), CODEC)
-    earlier = [
-        row for before in range(1, round) for row in read_instructions(context.paths.instructions(before), CODEC)
-    ]
+    current = read_kept(context, round)
+    earlier = [row for before in range(1, round) for row in read_kept(context, before)]
     sampler = phase_sampler(
         context,
         round,
@@ -49,6 +53,16 @@ def train_follower(context: Context, round: int) -> None:
         return follower_rollouts(context, round, step, instructions)
 
     run_training_phase(context, round, Phase.FOLLOWER, sampler.num_steps, sample)
+
+
+def read_kept(context: Context, round: int) -> list[KeptInstruction]:
+    """q.parquet of a round. Raises ChangedFileError if it is not the file that the ledger names."""
+    path = context.paths.instructions(round)
+    entry = context.ledger.find(round, Phase.SYNTHESIS, context.ledger.next_step(round, Phase.SYNTHESIS) - 1)
+    assert entry is not None, f"round {round} has no finished synthesis"
+    if digest_file(path) != entry.digests[path.name]:
+        raise ChangedFileError(f"{path} is not the file that the synthesis of round {round} wrote: put that one back")
+    return list(read_instructions(path, CODEC))
 
 
 def phase_sampler(
@@ -94,12 +108,12 @@ def instructor_rollouts(
         decisions = context.gate.sift(
             outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
         )
-        rates = answer_rates(context, decisions, label=label)
+        answers = answer_instructions(context, decisions, label=label)
     rewarded = [
         RewardedRollout(
             rollout,
             group=index // group_size,
-            reward=_instructor_reward(decisions[index], rates[index]),
+            reward=_instructor_reward(decisions[index], answers.follow_rates[index]),
             note={
                 "seed_question": outputs[index].seed_question,
                 "template": outputs[index].template.name,
@@ -109,7 +123,10 @@ def instructor_rollouts(
         )
         for index, rollout in enumerate(rollouts)
     ]
-    return rewarded, count_decisions(decisions)
+    values = count_decisions(decisions) | {"generate/unfinished": unfinished_share(rollouts)}
+    if answers.rollouts:
+        values["answers/unfinished"] = unfinished_share(answers.rollouts)
+    return rewarded, values
 
 
 def write_instructions(
@@ -133,10 +150,16 @@ def write_instructions(
     return rollouts, outputs
 
 
-def answer_rates(
-    context: Context, decisions: Sequence[GateDecision], *, label: Sequence[str | int]
-) -> list[list[float | None]]:
-    """Follow rates of the frozen evaluator on each kept instruction, one per answer; empty for a refused one."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of the frozen evaluator, to kept instructions."""
+
+    rollouts: list[Rollout]
+    follow_rates: list[list[float | None]]  # per decision, one rate per answer; empty for a refused instruction
+
+
+def answer_instructions(context: Context, decisions: Sequence[GateDecision], *, label: Sequence[str | int]) -> Answers:
+    """The frozen evaluator answers each kept instruction; the Judger says how far it follows."""
     num_answers = context.settings.reward.answers_per_instruction
     asked = [
         (index, decision.instruction, answer)
@@ -155,7 +178,12 @@ def answer_rates(
     rates: list[list[float | None]] = [[] for _ in decisions]
     for (index, _, _), score in zip(asked, scores, strict=True):
         rates[index].append(score.follow_rate)
-    return rates
+    return Answers(rollouts, rates)
+
+
+def unfinished_share(rollouts: Sequence[Rollout]) -> float:
+    """How many responses ran out of tokens."""
+    return sum(rollout.finish_reason is not FinishReason.STOP for rollout in rollouts) / len(rollouts)
 
 
 def _instructor_reward(decision: GateDecision, rates: Sequence[float | None]) -> float | None:
@@ -187,17 +215,19 @@ def follower_rollouts(
             [(instruction, rollout.text) for instruction, rollout in zip(repeated, rollouts, strict=True)],
             seeds=[context.seed(*label, "judge", index) for index in range(len(repeated))],
         )
+    accepted = [context.settings.reward.accepts_format(rollout.text) for rollout in rollouts]
     rewarded = [
         RewardedRollout(
             rollout,
             group=index // group_size,
             reward=follower_reward(
-                scores[index],
-                finished=rollout.finish_reason is FinishReason.STOP,
-                format_ok=context.settings.reward.accepts_format(rollout.text),
+                scores[index], finished=rollout.finish_reason is FinishReason.STOP, format_ok=accepted[index]
             ),
             note={"prompt": repeated[index].prompt, "response": rollout.text},
         )
         for index, rollout in enumerate(rollouts)
     ]
-    return rewarded, {}
+    return rewarded, {
+        "generate/unfinished": unfinished_share(rollouts),
+        "generate/ill_formed": 1 - sum(accepted) / len(accepted),
+    }

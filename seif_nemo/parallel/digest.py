@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 DIGEST_BYTES = 16
+_MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 _CHUNK_BYTES = 32 << 20
 _MAX_THREADS = 8  # hashlib releases the GIL, so chunks of large tensors are hashed side by side
 
@@ -64,6 +65,27 @@ def digest_file(path: Path) -> str:
     """Hex blake2b digest of a file's bytes (the plain one: `b2sum -l 128` prints the same)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()
+
+
+def digest_folder_sample(folder: Path, *, whole_bytes: int = 16 << 20, num_blocks: int = 64) -> str:
+    """Hex blake2b digest of a model folder's JSON, safetensors and tokenizer files: names, sizes and contents.
+
+    Of a file larger than `whole_bytes` only `num_blocks` blocks, spread evenly from the first byte to the last, are
+    read: 140 GB of weights must not be read once more at every start.
+    """
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES and path.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        if size <= whole_bytes:
+            digest.update(path.read_bytes())
+            continue
+        block = whole_bytes // num_blocks
+        with path.open("rb") as file:
+            for index in range(num_blocks):
+                file.seek((size - block) * index // (num_blocks - 1))
+                digest.update(file.read(block))
+    return digest.hexdigest()
 
 
 def _byte_chunks(tensor: torch.Tensor, chunk_bytes: int) -> Iterator[torch.Tensor]:

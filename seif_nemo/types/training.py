@@ -14,6 +14,7 @@ class TrainSample:
     old_logprobs: LogProbs  # under the weights the step starts from, by the training forward pass
     reference_logprobs: LogProbs
     advantage: float
+    group: int  # samples of one group share a mini-batch
 
 
 @dataclass(frozen=True, slots=True)

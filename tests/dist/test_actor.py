@@ -85,7 +85,7 @@ def samples() -> list[TrainSample]:
         old = rng.normal(-4.2, 0.4, length).astype(np.float32)  # ratios on both sides of every clip
         reference = rng.normal(-4.2, 0.4, length).astype(np.float32)
         if advantage is not None:
-            out.append(TrainSample(prompts[group], response, old, reference, advantage))
+            out.append(TrainSample(prompts[group], response, old, reference, advantage, group))
     assert len(out) == 15
     return out
 
@@ -211,7 +211,7 @@ def run_plainly() -> tuple[Run, list[int]]:
     losses, norms, clipped, after = [], [], [], []
     for step, (chosen, mini_batches, seed) in enumerate(STEPS):
         step_loss, step_norms, step_clipped, step_tokens = 0.0, [], 0, 0
-        for indices in split_mini_batches(len(chosen), mini_batches, seed=seed):
+        for indices in split_mini_batches([s.group for s in chosen], mini_batches, seed=seed):
             tokens = sum(len(chosen[i].response_ids) for i in indices)
             total = torch.zeros(())
             for i in indices:

@@ -106,8 +106,9 @@ def samples(step: int) -> list[TrainSample]:
             rng.normal(-4.2, 0.1, response).astype(np.float32),
             rng.normal(-4.2, 0.1, response).astype(np.float32),
             advantage=float(rng.normal()),
+            group=index,
         )
-        for prompt, response in lengths
+        for index, (prompt, response) in enumerate(lengths)
     ]
 
 

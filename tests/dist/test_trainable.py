@@ -48,7 +48,7 @@ def samples(seed: int) -> list[TrainSample]:
     for _ in range(8):
         prompt, response = rng.integers(0, VOCAB, rng.integers(2, 6)), rng.integers(0, VOCAB, rng.integers(2, 6))
         logprobs = np.full(len(response), -4.1, np.float32)
-        out.append(TrainSample(prompt, response, logprobs, logprobs, float(rng.normal())))
+        out.append(TrainSample(prompt, response, logprobs, logprobs, float(rng.normal()), len(out)))
     return out
 
 

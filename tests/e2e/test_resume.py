@@ -2,12 +2,15 @@
 
 import json
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from seif_nemo.observability.metrics import read_metrics
 from seif_nemo.types.records import Phase
 from tests.e2e.attempts import Attempt, num_ledger_lines, outcome, parquet_bytes
 
@@ -94,6 +97,52 @@ def test_a_request_to_stop_ends_after_the_step_and_the_run_goes_on(
     attempt = Attempt(WORLD_SIZE, arguments, tmp_path / "log-b")
     assert attempt.wait(timeout_s=300) == [0] * WORLD_SIZE
     assert outcome(run_dir) == outcome(undisturbed)
+
+
+def test_a_request_to_stop_loses_no_step_between_two_checkpoints(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = overrides(
+        tiny_model, tmp_path, "run", "checkpoint.every_steps=100", "algorithm.instructor.max_steps=40"
+    )
+    run_dir = tmp_path / "run"
+    attempt = Attempt(WORLD_SIZE, arguments, tmp_path / "log")
+    metrics = run_dir / "metrics.jsonl"
+    assert attempt.wait_until(lambda: metrics.exists() and b'"instructor"' in metrics.read_bytes(), timeout_s=180)
+    attempt.signal(signal.SIGINT)
+    assert attempt.wait(timeout_s=60) == [130] * WORLD_SIZE
+    steps = [m.key.step for m in read_metrics(metrics) if m.key.phase is Phase.INSTRUCTOR]
+    entry = json.loads((run_dir / "ledger.jsonl").read_text().splitlines()[-1])
+    assert entry["key"] == {"round": 1, "phase": "instructor", "step": steps[-1]}
+    assert steps == list(range(len(steps))) and len(steps) < 40
+    assert (run_dir / entry["checkpoint"]).is_dir()
+
+
+def test_other_files_under_the_same_names_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds.parquet"
+    shutil.copy(tiny_model / "data" / "probe_seeds.parquet", seeds)
+    arguments = [*overrides(tiny_model, tmp_path, "run"), f"data.seeds={seeds}"]
+    attempt = Attempt(1, arguments, tmp_path / "log-a")
+    assert attempt.wait_until(lambda: num_ledger_lines(tmp_path / "run") >= 1, timeout_s=120)
+    attempt.kill()
+    ledger = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    shutil.copy(tiny_model / "data" / "seeds.parquet", seeds)
+    assert Attempt(1, arguments, tmp_path / "log-b").wait(timeout_s=120) == [2]
+    assert f"data.seeds={seeds} has changed since this run began" in (tmp_path / "log-b.0").read_text()
+    assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == ledger
+
+
+def test_instructions_that_the_synthesis_did_not_write_are_not_learned_from(
+    tiny_model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    ledger = tmp_path / "run" / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    first_of_follower = next(i for i, line in enumerate(lines) if json.loads(line)["key"]["phase"] == "follower")
+    ledger.write_text("".join(lines[:first_of_follower]))
+    q = tmp_path / "run" / "rounds" / "01" / "q.parquet"
+    pq.write_table(pq.read_table(q).slice(1), q)
+    arguments = overrides(tiny_model, tmp_path, "run")
+    assert Attempt(1, arguments, tmp_path / "log").wait(timeout_s=120) == [2]
+    assert "q.parquet is not the file that the synthesis of round 1 wrote" in (tmp_path / "log.0").read_text()
 
 
 def test_another_configuration_is_refused_and_named(tiny_model: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -57,15 +57,27 @@ def test_a_filler_weighs_nothing() -> None:
 
 @given(st.integers(0, 50), st.integers(1, 8), st.integers(0, 5))
 def test_mini_batches_are_a_partition(num_samples: int, mini_batches: int, seed: int) -> None:
-    parts = split_mini_batches(num_samples, mini_batches, seed=seed)
+    parts = split_mini_batches(range(num_samples), mini_batches, seed=seed)
     assert sorted(index for part in parts for index in part) == list(range(num_samples))
     assert len(parts) == min(mini_batches, num_samples)
     assert not parts or max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert parts == split_mini_batches(num_samples, mini_batches, seed=seed)
+    assert parts == split_mini_batches(range(num_samples), mini_batches, seed=seed)
+
+
+def test_a_group_stays_together() -> None:
+    groups = [7, 7, 3, 3, 3, 9, 9, 1]
+    parts = split_mini_batches(groups, 2, seed=0)
+    assert sorted(sorted({groups[index] for index in part}) for part in parts) in (
+        [[1, 3], [7, 9]],
+        [[1, 7], [3, 9]],
+        [[1, 9], [3, 7]],
+    )
+    assert sorted(index for part in parts for index in part) == list(range(8))
+    assert len(split_mini_batches(groups, 9, seed=0)) == 4
 
 
 def test_the_seed_shuffles() -> None:
-    orders = {tuple(split_mini_batches(12, 1, seed=seed)[0]) for seed in range(20)}
+    orders = {tuple(split_mini_batches(range(12), 1, seed=seed)[0]) for seed in range(20)}
     assert len(orders) == 20
 
 

@@ -75,6 +75,28 @@ def test_rules_judge_what_they_can_and_the_model_the_rest():
     assert (resident, sampling.temperature) == (Resident.EVALUATOR, 0.0)
 
 
+def test_the_asked_for_resident_judges():
+    reward, speaker = _reward(lambda chat, seed: f"[[{secret_code(seed)} yes]]")
+    items = [(_instruction("sound like a pirate"), "Arr, yes.")]
+    reward.scores(items, seeds=[3], judge=Resident.BASE)
+    assert [resident for resident, _, _ in speaker.calls] == [Resident.BASE]
+
+
+def test_judged_is_the_answer_and_not_the_reasoning():
+    asked = []
+
+    def judge(chat, seed):
+        asked.append(chat[-1].content)
+        return f"[[{secret_code(seed)} yes]]"
+
+    reward, _ = _reward(judge)
+    instruction = _instruction("use at most 5 words", "sound like a pirate")
+    text = "<think>The user wants a pirate who says at most five words.</think>\n<answer>Arr, rivers be long.</answer>"
+    (score,) = reward.scores([(instruction, text)], seeds=[3])
+    assert [v.outcome for v in score.verdicts] == [Outcome.PASSED, Outcome.PASSED]
+    assert len(asked) == 1 and "Arr, rivers be long." in asked[0] and "user wants" not in asked[0]
+
+
 @pytest.mark.parametrize("said", ["[[yes]]", "[[deadbeef yes]]", "", None])
 def test_without_a_verdict_of_ours_the_rate_is_missing(said):
     reward, _ = _reward(lambda chat, seed: said)

@@ -1,11 +1,15 @@
+import json
+import os
+import threading
+
 import pytest
 
-from seif_nemo.evolution.ledger import FencedOutError, Ledger, read_ledger, take_attempt
+from seif_nemo.evolution.ledger import FencedOutError, Ledger, newest_attempt, read_ledger, take_attempt
 from seif_nemo.types.records import Phase, UnitKey
 
 
 def _ledger(run_dir, *, writable=True):
-    attempt = take_attempt(run_dir)
+    attempt = take_attempt(run_dir / "attempts", {"host": "a"})
     return Ledger(run_dir / "ledger.jsonl", attempt=attempt, writable=writable)
 
 
@@ -14,7 +18,8 @@ def test_a_new_attempt_reads_what_the_old_one_wrote(tmp_path):
     first.append(UnitKey(1, Phase.INSTRUCTOR, 0), digests={"instructor": "aa"}, checkpoint="rounds/01/instructor/0")
     first.append(UnitKey(1, Phase.INSTRUCTOR, 1), digests={"instructor": "bb"}, checkpoint="rounds/01/instructor/1")
     second = _ledger(tmp_path)
-    assert second.attempt == 2
+    assert newest_attempt(tmp_path / "attempts") == 2
+    assert json.loads((tmp_path / "attempts" / "0002.json").read_text()) == {"host": "a"}
     assert [(e.key.step, e.attempt, e.digests["instructor"]) for e in second] == [(0, 1, "aa"), (1, 1, "bb")]
     assert second.next_step(1, Phase.INSTRUCTOR) == 2
     assert second.next_step(1, Phase.FOLLOWER) == 0
@@ -69,6 +74,34 @@ def test_an_overtaken_attempt_can_write_nothing(tmp_path):
     with pytest.raises(FencedOutError, match="attempt 1 of this run was overtaken by attempt 2"):
         old.append(UnitKey(0, Phase.EVALUATION, 0), digests={})
     assert read_ledger(tmp_path / "ledger.jsonl") == []
+
+
+def test_attempts_that_start_together_get_numbers_of_their_own(tmp_path):
+    numbers: list[int] = []
+    start = threading.Barrier(8)
+
+    def begin() -> None:
+        start.wait()
+        numbers.append(take_attempt(tmp_path / "attempts", {}))
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 9))
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path, monkeypatch):
+    ledger = _ledger(tmp_path)
+    ledger.append(UnitKey(0, Phase.EVALUATION, 0), digests={})
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:10]))
+    with pytest.raises(OSError, match=r"ledger\.jsonl: no room for another line"):
+        ledger.append(UnitKey(1, Phase.PROBE_BEFORE, 0), digests={})
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+    assert not ledger.is_done(1, Phase.PROBE_BEFORE)
 
 
 def test_other_ranks_follow_without_writing(tmp_path):

@@ -1,0 +1,33 @@
+"""What a run was given, pinned: an attempt that finds other files under the same names does not go on."""
+
+from pathlib import Path
+
+from seif_nemo.config.root import Config
+from seif_nemo.evolution.ledger import Ledger
+from seif_nemo.parallel.digest import digest_file, digest_folder_sample
+from seif_nemo.types.records import Phase
+
+
+def input_digests(config: Config) -> dict[str, str]:
+    """Digests of the data files and of the base model, by the key that names them."""
+    files = {
+        "data.seeds": config.data.seeds,
+        "data.probe_seeds": config.data.probe_seeds,
+        "data.heldout": config.data.heldout,
+    }
+    digests = {key: digest_file(Path(path)) for key, path in files.items() if path is not None}
+    return digests | {"model.path": digest_folder_sample(Path(config.model.path))}
+
+
+def check_inputs(digests: dict[str, str], ledger: Ledger, config: Config) -> None:
+    """Raises ValueError if an input is not what it was when this run began. The first evaluation's entry has them."""
+    begun_with = ledger.find(0, Phase.EVALUATION)
+    if begun_with is None:
+        return
+    paths = {"data.seeds": config.data.seeds, "data.probe_seeds": config.data.probe_seeds}
+    paths |= {"data.heldout": config.data.heldout, "model.path": config.model.path}
+    for key, digest in digests.items():
+        if begun_with.digests[key] != digest:
+            raise ValueError(
+                f"{key}={paths[key]} has changed since this run began: put back what it was, or choose another run.name"
+            )
