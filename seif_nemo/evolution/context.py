@@ -75,7 +75,8 @@ class Context:
     ) -> None:
         """Log a unit's metrics and record it in the ledger; then stop if asked to. Collective.
 
-        `record` is False for a training step whose weights are not on disk yet: it would be redone after a kill.
+        `record` is False for a training step whose weights are not on disk yet: it would be redone after a kill, and a
+        request to stop that came too late for it waits for the next step, which saves.
         """
         metrics = StepMetrics(key, time.time(), dict(values))
         if self.may_write() and self.metrics is not None:
@@ -85,7 +86,8 @@ class Context:
             self.ledger.append(key, digests=dict(digests), checkpoint=relative)
         if self.progress is not None:
             self.progress.update(metrics)
-        self.stop.raise_if_asked()
+        if record:
+            self.stop.raise_if_asked()
 
     def replan(self, round: int, phase: Phase, num_steps: int) -> None:
         """Tell the progress line how many steps a phase has, now that it is known."""
