@@ -1,7 +1,7 @@
 """Specs and the instruction ids and kwargs of IFEval (arXiv 2311.07911; instructions_registry.py of its release).
 
 IFEval's relation is "at least" or "less than", so an interval becomes two items. What no id can say gets the id
-"seif:<kind>" with the spec's own fields as kwargs, never a dummy. Ids here are the 19 that the kinds can express.
+"seif:<kind>" with the spec's own fields as kwargs, never a dummy.
 """
 
 import difflib
@@ -13,6 +13,7 @@ from seif_nemo.constraints.specs import PARAGRAPH_DIVIDER, spec_from_fields, spe
 from seif_nemo.types.constraints import Kind, Scope, Spec
 
 KwargValue = str | int | None | list[str]
+ONE_OF_OPTIONS = "My answer is yes.\nMy answer is no.\nMy answer is maybe."  # IFEval's id has no kwargs for them
 AT_LEAST, LESS_THAN = "at least", "less than"
 _OWN = "seif:"
 
@@ -128,6 +129,32 @@ def _list_form(instruction_id: str, low: int, high: int | None, name: str) -> _F
     )
 
 
+def _text_form(instruction_id: str, kind: Kind, name: str) -> _Form:
+    """An id with nothing but a text."""
+    return _Form(
+        instruction_id,
+        kind,
+        (name,),
+        lambda spec: None if spec.text is None else [{name: spec.text}],
+        lambda kwargs: [Spec(kind, text=_text(kwargs, name))],
+    )
+
+
+def _paragraph_start_form(instruction_id: str) -> _Form:
+    def to_items(spec: Spec) -> list[dict[str, KwargValue]] | None:
+        if spec.low != spec.high or spec.index is None or spec.index < 1:
+            return None
+        return [{"num_paragraphs": spec.low, "nth_paragraph": spec.index, "first_word": spec.text}]
+
+    def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
+        count, index = _integer(kwargs, "num_paragraphs"), _integer(kwargs, "nth_paragraph")
+        return [Spec(Kind.PARAGRAPH_START, low=count, high=count, text=_text(kwargs, "first_word"), index=index)]
+
+    return _Form(
+        instruction_id, Kind.PARAGRAPH_START, ("num_paragraphs", "nth_paragraph", "first_word"), to_items, from_kwargs
+    )
+
+
 # The first form of a kind that can express a spec is used.
 FORMS: tuple[_Form, ...] = (
     _relation_form("length_constraints:number_words", Kind.WORDS, "num_words", "relation"),
@@ -145,16 +172,16 @@ FORMS: tuple[_Form, ...] = (
     _plain_form("punctuation:no_comma", Spec(Kind.COMMAS, high=0)),
     _plain_form("change_case:english_capital", Spec(Kind.UPPERCASE)),
     _plain_form("change_case:english_lowercase", Spec(Kind.LOWERCASE)),
-    _Form(
-        "startend:end_checker",
-        Kind.ENDS_WITH,
-        ("end_phrase",),
-        lambda spec: [{"end_phrase": spec.text}],
-        lambda kwargs: [Spec(Kind.ENDS_WITH, text=_text(kwargs, "end_phrase"))],
-    ),
+    _text_form("startend:end_checker", Kind.ENDS_WITH, "end_phrase"),
     _plain_form("startend:quotation", Spec(Kind.QUOTED)),
     _plain_form("detectable_format:title", Spec(Kind.TITLE)),
     _plain_form("detectable_format:json_format", Spec(Kind.JSON)),
+    _text_form("language:response_language", Kind.LANGUAGE, "language"),
+    _text_form("detectable_content:postscript", Kind.POSTSCRIPT, "postscript_marker"),
+    _text_form("combination:repeat_prompt", Kind.REPEAT_PROMPT, "prompt_to_repeat"),
+    _plain_form("combination:two_responses", Spec(Kind.TWO_RESPONSES, text="******")),
+    _plain_form("detectable_format:constrained_response", Spec(Kind.ONE_OF, text=ONE_OF_OPTIONS)),
+    _paragraph_start_form("length_constraints:nth_paragraph_first_word"),
 )
 _BY_ID = {form.instruction_id: form for form in FORMS}
 
@@ -177,7 +204,7 @@ def from_ifeval(instruction_id: str, kwargs: Mapping[str, object]) -> list[Spec]
     """
     given = {name: value for name, value in kwargs.items() if value is not None}
     if instruction_id.startswith(_OWN):
-        fields: dict[str, object] = {"high": None, "text": None, **given}
+        fields: dict[str, object] = {"high": None, "text": None, "index": None, **given}
         if f"{_OWN}{fields.get('kind')}" != instruction_id:
             raise ValueError(f"kwargs['kind']={fields.get('kind')!r} does not fit the id {instruction_id!r}")
         return [spec_from_fields(fields)]

@@ -1,13 +1,16 @@
 """Specs as values: which fields a kind uses, validation, JSON."""
 
 import json
+import re
 from typing import Any, cast
 
 from seif_nemo.constraints.text import fold, phrase_core, words
-from seif_nemo.types.constraints import Kind, Scope, Spec
+from seif_nemo.types.constraints import Definition, Kind, Scope, Spec
 
 MAX_BOUND = 100_000  # more of anything than any response holds
 MAX_TEXT = 200
+MAX_LONG_TEXT = 20_000  # of a prompt to repeat and a list of allowed answers
+MAX_INDEX = 1000
 
 # Kinds without bounds: they hold or they do not.
 WHOLE_KINDS = frozenset(
@@ -19,15 +22,37 @@ WHOLE_KINDS = frozenset(
         Kind.TITLE,
         Kind.QUOTED,
         Kind.JSON,
+        Kind.LANGUAGE,
+        Kind.POSTSCRIPT,
+        Kind.REPEAT_PROMPT,
+        Kind.TWO_RESPONSES,
+        Kind.ONE_OF,
     }
 )
-COUNT_KINDS = frozenset(Kind) - WHOLE_KINDS
-TEXT_KINDS = frozenset({Kind.KEYWORD, Kind.LETTER, Kind.SECTIONS, Kind.STARTS_WITH, Kind.ENDS_WITH})
+COUNT_KINDS = frozenset(Kind) - WHOLE_KINDS - {Kind.PARAGRAPH_START}
+TEXT_KINDS = frozenset(
+    {
+        Kind.KEYWORD,
+        Kind.LETTER,
+        Kind.SECTIONS,
+        Kind.SEPARATORS,
+        Kind.STARTS_WITH,
+        Kind.ENDS_WITH,
+        Kind.LANGUAGE,
+        Kind.POSTSCRIPT,
+        Kind.TWO_RESPONSES,
+        Kind.ONE_OF,
+        Kind.PARAGRAPH_START,
+    }
+)
+LONG_TEXT_KINDS = frozenset({Kind.REPEAT_PROMPT, Kind.ONE_OF})
 # Kinds that every response has some of, so that a limit of 0 is nonsense.
-NEVER_ZERO = frozenset({Kind.WORDS, Kind.SENTENCES, Kind.PARAGRAPHS})
+NEVER_ZERO = frozenset({Kind.WORDS, Kind.CHARACTERS, Kind.LINES, Kind.SENTENCES, Kind.PARAGRAPHS, Kind.PARAGRAPH_START})
+NTH_SCOPES = frozenset({Scope.NTH_PARAGRAPH, Scope.NTH_SENTENCE, Scope.NTH_ITEM})
 PARAGRAPH_DIVIDER = "***"
 
-_FIELDS = ("kind", "low", "high", "text", "scope")
+_FIELDS = ("kind", "low", "high", "text", "scope", "index", "definition")
+_LANGUAGE_CODE = re.compile(r"[a-z]{2,3}(?:-[a-z]{2})?")
 
 
 def validate(spec: Spec) -> Spec:
@@ -43,8 +68,20 @@ def validate(spec: Spec) -> Spec:
         raise ValueError(f"{where}: low=0, high=None demands nothing; set one of them")
     if spec.kind in NEVER_ZERO and spec.high == 0:
         raise ValueError(f"{where}: high=0 no response can satisfy; the least is 1")
+    _validate_index(spec, where)
     _validate_text(spec, where)
     return spec
+
+
+def _validate_index(spec: Spec, where: str) -> None:
+    needs_index = spec.kind is Kind.PARAGRAPH_START or spec.scope in NTH_SCOPES
+    if needs_index != (spec.index is not None):
+        what = "one of 1, 2, … or -1, -2, …" if needs_index else "None"
+        raise ValueError(f"{where}, scope {spec.scope.value}: index={spec.index} must be {what}")
+    if spec.index is not None and not 1 <= abs(spec.index) <= MAX_INDEX:
+        raise ValueError(f"{where}: index={spec.index} must be from 1 to {MAX_INDEX} or, from the end, from -1")
+    if spec.kind is Kind.PARAGRAPH_START and spec.scope is not Scope.RESPONSE:
+        raise ValueError(f"{where}: scope={spec.scope.value} must be response")
 
 
 def _validate_text(spec: Spec, where: str) -> None:
@@ -52,12 +89,17 @@ def _validate_text(spec: Spec, where: str) -> None:
         if spec.text not in (None, PARAGRAPH_DIVIDER):
             raise ValueError(f"{where}: text={spec.text!r} must be None or {PARAGRAPH_DIVIDER!r}, the divider")
         return
-    if spec.kind not in TEXT_KINDS:
+    if spec.kind is Kind.REPEAT_PROMPT and spec.text is None:
+        return
+    if spec.kind not in TEXT_KINDS | LONG_TEXT_KINDS:
         if spec.text is not None:
             raise ValueError(f"{where}: text={spec.text!r} but this kind takes none; leave it out")
         return
-    if spec.text is None or not fold(spec.text) or len(spec.text) > MAX_TEXT:
-        raise ValueError(f"{where}: text={spec.text!r} must be 1 to {MAX_TEXT} visible characters")
+    longest = MAX_LONG_TEXT if spec.kind in LONG_TEXT_KINDS else MAX_TEXT
+    if spec.text is None or not fold(spec.text) or len(spec.text) > longest:
+        raise ValueError(f"{where}: text={spec.text!r} must be 1 to {longest} visible characters")
+    if spec.kind is Kind.LANGUAGE and _LANGUAGE_CODE.fullmatch(spec.text) is None:
+        raise ValueError(f"{where}: text={spec.text!r} must be an ISO 639-1 code, such as 'en' or 'zh-cn'")
     if spec.kind is Kind.LETTER and (len(spec.text) != 1 or spec.text.isspace()):
         raise ValueError(f"{where}: text={spec.text!r} must be one character")
     if spec.kind is Kind.SECTIONS and not words(spec.text):
@@ -67,13 +109,15 @@ def _validate_text(spec: Spec, where: str) -> None:
 
 
 def spec_to_fields(spec: Spec) -> dict[str, str | int | None]:
-    """The spec as plain JSON values; all five fields, in a fixed order."""
+    """The spec as plain JSON values; all fields, in a fixed order."""
     return {
         "kind": spec.kind.value,
         "low": spec.low,
         "high": spec.high,
         "text": spec.text,
         "scope": spec.scope.value,
+        "index": spec.index,
+        "definition": spec.definition.value,
     }
 
 
@@ -81,19 +125,33 @@ def spec_from_fields(fields: dict[str, Any]) -> Spec:
     """Inverse of `spec_to_fields`. Raises ValueError for missing, unknown or ill-typed fields and misfit values."""
     if sorted(fields) != sorted(_FIELDS):
         raise ValueError(f"spec fields {sorted(fields)} must be exactly {sorted(_FIELDS)}")
-    kind, low, high, text, scope = (fields[name] for name in _FIELDS)
-    kinds, scopes = [k.value for k in Kind], [s.value for s in Scope]
+    kind, low, high, text, scope, index, definition = (fields[name] for name in _FIELDS)
+    kinds, scopes, definitions = ([member.value for member in enum] for enum in (Kind, Scope, Definition))
     if kind not in kinds:
         raise ValueError(f"spec kind={kind!r} must be one of {kinds}")
     if scope not in scopes:
         raise ValueError(f"spec scope={scope!r} must be one of {scopes}")
+    if definition not in definitions:
+        raise ValueError(f"spec definition={definition!r} must be one of {definitions}")
+    if index is not None and type(index) is not int:
+        raise ValueError(f"spec index={index!r} must be an integer or null")
     if type(low) is not int:
         raise ValueError(f"spec low={low!r} must be an integer")
     if high is not None and type(high) is not int:
         raise ValueError(f"spec high={high!r} must be an integer or null")
     if text is not None and not isinstance(text, str):
         raise ValueError(f"spec text={text!r} must be a string or null")
-    return validate(Spec(kind=Kind(kind), low=low, high=high, text=text, scope=Scope(scope)))
+    return validate(
+        Spec(
+            kind=Kind(kind),
+            low=low,
+            high=high,
+            text=text,
+            scope=Scope(scope),
+            index=index,
+            definition=Definition(definition),
+        )
+    )
 
 
 def spec_to_json(spec: Spec) -> str:

@@ -7,6 +7,7 @@ nothing that could fail.
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 
 # Invisible characters would split a word for a rule and not for a reader: zero-width, soft hyphen, joiners, BOM.
 _TRANSLATE: dict[int, str | None] = {
@@ -30,6 +31,7 @@ _TITLE = re.compile(r"<<([^<>\n]*)>>")
 _LEADING_TITLE = re.compile(r"\s*+<<[^<>\n]*>>[ \t]*+(?:\n|$)")
 _BULLET = re.compile(r"^[ \t]*+[*•◦‣▪+\-–][ \t]++(?=\S)", re.MULTILINE)
 _NUMBERED = re.compile(r"^[ \t]*+\d{1,3}[.)][ \t]++(?=\S)")
+_TABLE_RULE = re.compile(r"[ \t]*+\|?+(?=[ \t:|]*-)(?:[ \t]*+:?+-++:?+[ \t]*+(?:\||$)){1,64}+[ \t]*+")
 _HEADING = re.compile(r"[ \t]*+#{1,6}[ \t]")
 _DIVIDER = re.compile(r"[ \t]*+(?:\*[ \t]*+){3,}+$|[ \t]*+(?:-[ \t]*+){3,}+$|[ \t]*+(?:_[ \t]*+){3,}+$")
 _SENTENCE_END = re.compile(r"[.!?…]++[\"')\]*_»}]*+(?=\s|$)|[。！？]++[\"')\]*_»」』]*+")
@@ -188,6 +190,28 @@ def bullets(text: str) -> list[str]:
     lines = [line for line in body.split("\n") if not _DIVIDER.match(line)]
     items = [_BULLET.sub("", line, count=1) for line in lines if _BULLET.match(line)]
     return [item for item in items if words(item)]
+
+
+def numbered_items(text: str) -> list[str]:
+    """Contents of lines such as "1. x" and "2) x" that hold a word."""
+    items = [_NUMBERED.sub("", line, count=1) for line in text.strip('"').split("\n") if _NUMBERED.match(line)]
+    return [item for item in items if words(item)]
+
+
+def items(text: str) -> list[str]:
+    """List items: bullets if there are any, else the items of numbered lists."""
+    return bullets(text) or numbered_items(text)
+
+
+def headings(text: str) -> list[str]:
+    """Markdown headings ("# x" to "###### x") that hold a word."""
+    return [line for line in text.split("\n") if _HEADING.match(line) and words(line)]
+
+
+def count_tables(text: str) -> int:
+    """Markdown tables: a row of cells with a row of dashes under it."""
+    lines = text.split("\n")
+    return sum("|" in upper and _TABLE_RULE.fullmatch(lower) is not None for upper, lower in pairwise(lines))
 
 
 def _is_frame(line: str) -> bool:

@@ -12,16 +12,22 @@ question. A demand that merely limits or forbids, and one on case or quotation, 
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
+from seif_nemo.constraints.language import detect_language
 from seif_nemo.constraints.specs import COUNT_KINDS
 from seif_nemo.constraints.text import (
     COMMAS,
     bullets,
     clean,
     count_phrase,
+    count_tables,
     ends_with,
     fold,
+    headings,
+    items,
+    numbered_items,
     paragraphs,
     sentences,
     starts_with,
@@ -88,6 +94,12 @@ COUNTERS: dict[Kind, Counter] = {
     Kind.LETTER: lambda text, letter: _same(fold(text).count(fold(letter))),
     Kind.CAPITAL_WORDS: lambda text, _: _same(sum(is_capital(word) for word in words(text))),
     Kind.COMMAS: lambda text, _: _same(sum(c in COMMAS for c in text)),
+    Kind.CHARACTERS: lambda text, _: _same(len(text)),
+    Kind.LINES: lambda text, _: _same(sum(bool(line.strip()) for line in text.split("\n"))),
+    Kind.NUMBERED: lambda text, _: _same(len(numbered_items(text))),
+    Kind.HEADINGS: lambda text, _: _same(len(headings(text))),
+    Kind.TABLES: lambda text, _: _same(count_tables(text)),
+    Kind.SEPARATORS: lambda text, separator: _same(fold(text).count(fold(separator))),
 }
 
 _NOUNS = {
@@ -125,6 +137,33 @@ def _check_json(_: str, raw: str, __: str) -> str | None:
     return None if isinstance(value, dict | list) else "is a bare JSON value, not an object or a list"
 
 
+def _check_language(text: str, _: str, code: str) -> str | None:
+    found = detect_language(text)
+    return None if found == code else f"is in {found or 'no known language'!r}, not {code!r}"
+
+
+def _check_postscript(text: str, _: str, marker: str) -> str | None:
+    last = paragraphs(text)[-1:] or [""]
+    lines = [line.lstrip(" \t*_#>") for line in last[0].split("\n")]
+    found = [line for line in lines if fold(line).startswith(fold(marker))]
+    return None if found and words(found[-1][len(marker) :]) else f"has no postscript that starts with {marker!r}"
+
+
+def _check_two_responses(text: str, _: str, separator: str) -> str | None:
+    parts = [fold(part) for part in text.split(separator) if words(part)]
+    if len(parts) != 2:
+        return f"has {len(parts)} responses separated by {separator!r}, not 2"
+    return None if parts[0] != parts[1] else "gives the same response twice"
+
+
+def _check_one_of(text: str, _: str, options: str) -> str | None:
+    folded = fold(text)
+    found = [option for option in options.split("\n") if count_phrase(folded, option, whole_words=True)]
+    within = [o for o in found if any(o != other and count_phrase(fold(other), o, whole_words=True) for other in found)]
+    given = len(found) - len(within)  # "yes" within "yes, partly" is not given
+    return None if given == 1 else f"holds {given} of the allowed answers, not one"
+
+
 CHECKS: dict[Kind, Check] = {
     Kind.UPPERCASE: _check_uppercase,
     Kind.LOWERCASE: _check_lowercase,
@@ -133,12 +172,20 @@ CHECKS: dict[Kind, Check] = {
     Kind.TITLE: lambda text, _, __: None if titles(text) else "has no <<title>>",
     Kind.QUOTED: _check_quoted,
     Kind.JSON: _check_json,
+    Kind.LANGUAGE: _check_language,
+    Kind.POSTSCRIPT: _check_postscript,
+    Kind.REPEAT_PROMPT: lambda text, _, prompt: None if starts_with(text, prompt) else "does not repeat the prompt",
+    Kind.TWO_RESPONSES: _check_two_responses,
+    Kind.ONE_OF: _check_one_of,
 }
 
 _PARTS: dict[Scope, Callable[[str], list[str]]] = {
     Scope.EACH_PARAGRAPH: paragraphs,
     Scope.EACH_SENTENCE: sentences,
-    Scope.EACH_ITEM: bullets,
+    Scope.EACH_ITEM: items,
+    Scope.NTH_PARAGRAPH: paragraphs,
+    Scope.NTH_SENTENCE: sentences,
+    Scope.NTH_ITEM: items,
 }
 
 
@@ -159,7 +206,19 @@ def _demand(spec: Spec) -> str:
     return " and ".join(part for part in (low, high) if part)
 
 
+def _judge_paragraph_start(spec: Spec, text: str) -> tuple[bool, str]:
+    assert spec.index is not None
+    parts = paragraphs(text)
+    at = spec.index - 1 if spec.index > 0 else len(parts) + spec.index
+    if len(parts) < spec.low or (spec.high is not None and len(parts) > spec.high) or not 0 <= at < len(parts):
+        return False, f"{len(parts)} paragraphs"
+    passed = starts_with(parts[at], spec.text or "")
+    return passed, f"paragraph {at + 1} {'starts' if passed else 'does not start'} with {spec.text!r}"
+
+
 def _judge(spec: Spec, text: str, raw: str) -> tuple[bool, str]:
+    if spec.kind is Kind.PARAGRAPH_START:
+        return _judge_paragraph_start(spec, text)
     if spec.kind in CHECKS:
         problem = CHECKS[spec.kind](text, raw, spec.text or "")
         return problem is None, problem or f"{spec.kind.value}: yes"
@@ -171,9 +230,15 @@ def _judge(spec: Spec, text: str, raw: str) -> tuple[bool, str]:
 
 
 def _judge_parts(spec: Spec, text: str) -> tuple[bool, str]:
-    """All parts of the scope must satisfy the spec, and there must be one."""
-    name = spec.scope.value.removeprefix("each_")
+    """Each part of the scope, or the part at `index`, must satisfy the spec, and there must be one."""
+    name = spec.scope.value.removeprefix("each_").removeprefix("nth_")
     parts = _PARTS[spec.scope](text)
+    if spec.index is not None:
+        at = spec.index - 1 if spec.index > 0 else len(parts) + spec.index
+        if not 0 <= at < len(parts):
+            return False, f"{len(parts)} {name}s, none at {spec.index}"
+        passed, evidence = _judge(spec, parts[at], parts[at])
+        return passed, f"{name} {at + 1}: {evidence}"
     evidence = f"no {name}"
     for number, part in enumerate(parts, start=1):
         passed, evidence = _judge(spec, part, part)
@@ -195,6 +260,8 @@ def verify(spec: Spec, response: str, *, seed_question: str) -> Verdict:
 
     See the top of this file for what is refused as vacuous. Never raises for a valid spec, whatever the response.
     """
+    if spec.kind is Kind.REPEAT_PROMPT and spec.text is None:
+        spec = replace(spec, text=seed_question)
     text = clean(response)
     found = len(words(text))
     refusal = refuse(response, questions=(seed_question,))

@@ -11,6 +11,12 @@ from seif_nemo.types.verdicts import Outcome
 
 FILLER = "moon tree bird song lamp road hill cloud stone leaf wind rain snow milk corn ship".split()  # noqa: SIM905
 PHRASES = ("river", "art", "the", "well", "thank you", "river bank", "that is all", "well-known", "moon, tree", "sun")
+# Kinds that `build` does not know how to satisfy yet.
+_NOT_DRAWN = """
+characters lines numbered tables headings separators language postscript repeat_prompt two_responses one_of
+paragraph_start
+"""
+DRAWN = [kind for kind in Kind if kind not in _NOT_DRAWN.split()]
 LETTERS = ("e", "z", "r", "m")
 
 
@@ -20,7 +26,7 @@ def passes(specs: Sequence[Spec], response: str) -> bool:
 
 def draw_spec(rng: random.Random, *, common: bool) -> Spec:
     """Any valid spec of a kind; `common` keeps to what instructions usually ask for."""
-    kind = rng.choice(list(Kind))
+    kind = rng.choice(DRAWN)
     if kind in (Kind.UPPERCASE, Kind.LOWERCASE, Kind.TITLE, Kind.QUOTED, Kind.JSON):
         return Spec(kind)
     if kind in (Kind.STARTS_WITH, Kind.ENDS_WITH):

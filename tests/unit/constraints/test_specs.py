@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seif_nemo.constraints.ifeval import FORMS, IfevalItem, from_ifeval, merge, to_ifeval
-from seif_nemo.constraints.specs import spec_from_json, spec_to_json, validate
+from seif_nemo.constraints.specs import NTH_SCOPES, spec_from_json, spec_to_json, validate
 from seif_nemo.types.constraints import Kind, Scope, Spec
 from tests.unit.constraints.makers import draw_spec
 
+PLAIN = {"index": None, "definition": "ours"}
 SPECS = st.builds(
     lambda seed, common: draw_spec(random.Random(seed), common=common), st.integers(0, 2**32), st.booleans()
 )
@@ -19,13 +20,13 @@ SPECS = st.builds(
 
 @given(SPECS, st.sampled_from(Scope))
 def test_json_round_trip(spec: Spec, scope: Scope) -> None:
-    scoped = Spec(spec.kind, spec.low, spec.high, spec.text, scope)
+    scoped = Spec(spec.kind, spec.low, spec.high, spec.text, scope, -2 if scope in NTH_SCOPES else None)
     assert spec_from_json(spec_to_json(scoped)) == validate(scoped) == scoped
 
 
 def test_json_is_canonical() -> None:
     assert spec_to_json(Spec(Kind.KEYWORD, low=1, text="é")) == (
-        '{"kind":"keyword","low":1,"high":null,"text":"é","scope":"response"}'
+        '{"kind":"keyword","low":1,"high":null,"text":"é","scope":"response","index":null,"definition":"ours"}'
     )
 
 
@@ -56,6 +57,7 @@ def test_json_is_canonical() -> None:
 )
 def test_json_is_validated(change: dict[str, object], message: str) -> None:
     fields = {"kind": "words", "low": 3, "high": None, "text": None, "scope": "response"}
+    fields |= PLAIN
     with pytest.raises(ValueError, match=message):
         spec_from_json(json.dumps(fields | change))
 
@@ -117,17 +119,22 @@ def test_other_json_is_refused(text: str) -> None:
             [
                 (
                     "seif:starts_with",
-                    {"kind": "starts_with", "low": 0, "high": None, "text": "Well", "scope": "response"},
+                    {"kind": "starts_with", "low": 0, "high": None, "text": "Well", "scope": "response", **PLAIN},
                 )
             ],
         ),
         (
             Spec(Kind.BULLETS, low=3),
-            [("seif:bullets", {"kind": "bullets", "low": 3, "high": None, "text": None, "scope": "response"})],
+            [("seif:bullets", {"kind": "bullets", "low": 3, "high": None, "text": None, "scope": "response", **PLAIN})],
         ),
         (
             Spec(Kind.WORDS, low=3, scope=Scope.EACH_SENTENCE),
-            [("seif:words", {"kind": "words", "low": 3, "high": None, "text": None, "scope": "each_sentence"})],
+            [
+                (
+                    "seif:words",
+                    {"kind": "words", "low": 3, "high": None, "text": None, "scope": "each_sentence", **PLAIN},
+                )
+            ],
         ),
     ],
     ids=str,
@@ -146,7 +153,7 @@ def test_ifeval_round_trip(spec: Spec) -> None:
 
 
 def test_every_id_is_known_both_ways() -> None:
-    assert len({form.instruction_id for form in FORMS}) == len(FORMS) == 19
+    assert len({form.instruction_id for form in FORMS}) == len(FORMS) == 25
 
 
 def test_ifeval_items_of_others() -> None:
