@@ -85,6 +85,30 @@ class RoleTrainingConfig:
         return self.epochs[min(round, len(self.epochs)) - 1]
 
 
+class InstructorRewardKind(Enum):
+    """What an Instructor is paid for a kept instruction; the formulas are in roles/instructor.py."""
+
+    one_minus_rate = "one_minus_rate"  # the paper's: the harder the better
+    band = "band"  # highest where the frozen Follower satisfies half of what is asked
+    variance = "variance"  # highest where its answers differ most from one another
+
+    @property
+    def min_answers(self) -> int:
+        """Answers per instruction below which the formula says nothing about the instruction."""
+        return 1 if self is InstructorRewardKind.one_minus_rate else 2
+
+
+@dataclass(kw_only=True, slots=True)
+class InstructorRewardConfig:
+    kind: InstructorRewardKind = InstructorRewardKind.one_minus_rate
+    diversity_coefficient: float = 0.0  # × how common an instruction's demands are in its step, off the reward; 0: off
+
+    def check(self, path: str) -> None:
+        """Raises ValueError for values that can only be mistakes. `path` is the key of this group."""
+        if not 0 <= self.diversity_coefficient < math.inf:
+            raise ValueError(f"{path}.diversity_coefficient={self.diversity_coefficient} must be at least 0 (0: off)")
+
+
 @dataclass(kw_only=True, slots=True)
 class AlgorithmConfig:
     clip_low: float = 0.2
@@ -92,6 +116,7 @@ class AlgorithmConfig:
     dual_clip: float = 3.0  # bound on ratio × advantage for negative advantages
     micro_batch_rows: int = 4  # sequences per forward-backward micro-batch
     replay_share: float = 0.0  # share of the Follower's prompts drawn from earlier rounds' q.parquet
+    instructor_reward: InstructorRewardConfig = field(default_factory=InstructorRewardConfig)
     instructor: RoleTrainingConfig = field(default_factory=RoleTrainingConfig)
     follower: RoleTrainingConfig = field(default_factory=lambda: RoleTrainingConfig(epochs=[3, 1, 1]))
 
@@ -106,5 +131,6 @@ class AlgorithmConfig:
             raise ValueError(f"algorithm.replay_share={self.replay_share} must be in [0, 1)")
         if self.micro_batch_rows < 1:
             raise ValueError(f"algorithm.micro_batch_rows={self.micro_batch_rows} must be at least 1")
+        self.instructor_reward.check("algorithm.instructor_reward")
         self.instructor.check("algorithm.instructor")
         self.follower.check("algorithm.follower")

@@ -28,3 +28,12 @@ class Config:
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        kind = self.algorithm.instructor_reward.kind
+        if self.reward.answers_per_instruction < kind.min_answers:
+            raise ValueError(
+                f"algorithm.instructor_reward.kind={kind.name} compares several answers to one instruction: "
+                f"reward.answers_per_instruction={self.reward.answers_per_instruction} must be at least "
+                f"{kind.min_answers}"
+            )

@@ -97,6 +97,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     speaker = Speaker(bank, actor, tokenizer, max_sequence_length=config.model.max_sequence_length)
     reward = Reward(speaker, config=config.reward, roles=config.roles, answer_sampling=settings.rollout_sampling())
     gate = Gate(
+        rules=config.evolution.gate,
         judging=config.reward.judging,
         follower_template=material.follower_template,
         fits=lambda instruction: speaker.fits(follower_messages(material.follower_template, instruction)),

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from seif_nemo.evolution.context import Context
-from seif_nemo.evolution.diversity import distinct_template_share
+from seif_nemo.evolution.diversity import common_shares, distinct_template_share
 from seif_nemo.evolution.files import write_jsonl
 from seif_nemo.evolution.gate import count_decisions, has_rule_conflict
-from seif_nemo.evolution.training_phases import answer_instructions, unfinished_share, write_instructions
+from seif_nemo.evolution.sifting import Sifted, sift, unfinished_share
+from seif_nemo.evolution.training_phases import write_instructions
 from seif_nemo.roles.follower import follower_messages
 from seif_nemo.roles.instructor import draw_template
 from seif_nemo.types.constraints import Instruction
@@ -118,27 +119,12 @@ def probe(context: Context, round: int, phase: Phase) -> None:
     ]
     with context.timers("total"):
         _, outputs = write_instructions(context, seeds, templates, label=label)
-        decisions = context.gate.sift(
-            outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
-        )
-        answers = answer_instructions(context, decisions, label=label)
+        sifted = sift(context, outputs, answers=context.settings.reward.answers_per_instruction, label=label)
     rates = [
         None if not each or None in each else float(np.mean([rate for rate in each if rate is not None]))
-        for each in answers.follow_rates
+        for each in sifted.follow_rates
     ]
-    kept = [decision.instruction for decision in decisions if decision.instruction is not None]
-    known = [rate for rate in rates if rate is not None]
-    values = count_decisions(decisions) | {
-        "probe/parse_share": 1 - sum(decision.reason in _OUR_FAULT for decision in decisions) / len(decisions),
-        "probe/kept_share": len(kept) / len(decisions),
-        "probe/distinct_template_share": distinct_template_share(kept),
-    }
-    if kept:
-        values["probe/conflict_share"] = sum(map(has_rule_conflict, kept)) / len(kept)
-    if answers.rollouts:
-        values["probe/answers_unfinished"] = unfinished_share(answers.rollouts)
-    if known:
-        values["probe/difficulty"] = 1 - float(np.mean(known))
+    values = probe_values(sifted, rates)
     if context.may_write():
         write_jsonl(
             context.paths.phase_samples(round, phase),
@@ -147,13 +133,42 @@ def probe(context: Context, round: int, phase: Phase) -> None:
                     "seed_question": output.seed_question,
                     "raw": output.text,
                     "constraints": None
-                    if decision.instruction is None
-                    else [constraint.text for constraint in decision.instruction.constraints],
+                    if instruction is None
+                    else [constraint.text for constraint in instruction.constraints],
                     "reason": None if decision.reason is None else decision.reason.value,
                     "follow_rate": rate,
                 }
-                for output, decision, rate in zip(outputs, decisions, rates, strict=True)
+                for output, decision, instruction, rate in zip(
+                    outputs, sifted.decisions, sifted.answered, rates, strict=True
+                )
             ],
         )
     values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
     context.finish(UnitKey(round, phase, 0), values, digests={})
+
+
+def probe_values(sifted: Sifted, rates: Sequence[float | None]) -> dict[str, float]:
+    """Metrics of a probe. `rates` has the mean follow rate of each output's answers, None where it has none.
+
+    Difficulty is that of all that was answered, also of what solvability then refused: so it can be compared between
+    runs with and without that part of the gate.
+    """
+    decisions = sifted.decisions
+    kept = [decision.instruction for decision in decisions if decision.instruction is not None]
+    known = [rate for rate in rates if rate is not None]
+    solved = [any(trials) for trials in sifted.trials if trials and (any(trials) or None not in trials)]
+    values = count_decisions(decisions) | {
+        "probe/parse_share": 1 - sum(decision.reason in _OUR_FAULT for decision in decisions) / len(decisions),
+        "probe/kept_share": len(kept) / len(decisions),
+        "probe/distinct_template_share": distinct_template_share(kept),
+    }
+    if kept:
+        values["probe/conflict_share"] = sum(map(has_rule_conflict, kept)) / len(kept)
+        values["probe/common_share"] = float(np.mean(common_shares(kept)))
+    if sifted.answers:
+        values["probe/answers_unfinished"] = unfinished_share(sifted.answers)
+    if solved:
+        values["probe/solvable_share"] = float(np.mean(solved))  # by any of the answers drawn
+    if known:
+        values["probe/difficulty"] = 1 - float(np.mean(known))
+    return values

@@ -1,13 +1,15 @@
 """The gate between an Instructor's output and everything that uses it.
 
 parse → count → distinct → is a constraint → a rule covers it (rules-only judging) → no rule conflict → fits the
-model → model Filter. The same gate decides what the Instructor is paid for and what the Follower is trained on.
+model → model Filter → solvable. The same gate decides what the Instructor is paid for and what the Follower is trained
+on. `sifting.py` draws the answers that solvability asks about.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from seif_nemo.config.evolution import GateRules
 from seif_nemo.config.reward import Judging
 from seif_nemo.constraints.conflict import conflicts, repeats
 from seif_nemo.constraints.parse import parse_constraint
@@ -43,11 +45,13 @@ class Gate:
     def __init__(
         self,
         *,
+        rules: GateRules,
         judging: Judging,
         follower_template: FollowerTemplate,
         fits: Callable[[Instruction], bool],
         model_filter: Callable[[Sequence[Instruction], Sequence[int]], list[bool | None]],
     ) -> None:
+        self._rules = rules
         self._judging = judging
         self._follower_template = follower_template
         self._fits = fits
@@ -72,7 +76,7 @@ class Gate:
         if isinstance(texts, ParseFailure):
             return GateDecision(None, texts.reason, texts.detail)
         constraints = tuple(parse_constraint(text) for text in texts)
-        refusal = self._refuse(constraints)
+        refusal = self._refuse(constraints) if self._rules is GateRules.full else None
         if refusal is not None:
             return refusal
         prompt = compose_prompt(self._follower_template, output.seed_question, texts)
@@ -99,6 +103,25 @@ class Gate:
 def _kept(decision: GateDecision) -> Instruction:
     assert decision.instruction is not None
     return decision.instruction
+
+
+def refuse_unsolvable(
+    decisions: Sequence[GateDecision], trials: Sequence[Sequence[bool | None]], *, samples: int
+) -> list[GateDecision]:
+    """The gate's last question: did one of the first `samples` answers satisfy all of the instruction? 0: not asked.
+
+    `trials` has for each decision what came of its answers: True, False, or None where a missing verdict leaves it
+    open. Only a proof refuses: an instruction with an open trial is kept.
+    """
+    judged: list[GateDecision] = []
+    for decision, of_one in zip(decisions, trials, strict=True):
+        first = of_one[:samples]
+        if decision.instruction is None or not first or any(trial is not False for trial in first):
+            judged.append(decision)
+        else:
+            assert len(first) == samples, (len(first), samples)
+            judged.append(GateDecision(None, RejectReason.UNSOLVABLE, f"0 of {samples} answers satisfy all of it"))
+    return judged
 
 
 def count_decisions(decisions: Sequence[GateDecision]) -> dict[str, float]:

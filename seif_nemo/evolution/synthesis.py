@@ -5,6 +5,7 @@ rejected.parquet. The same set of constraints is kept once: repeated demands tea
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from seif_nemo.data.store import write_instructions as write_kept
 from seif_nemo.data.store import write_rejected
 from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
-from seif_nemo.evolution.diversity import distinct_template_share
+from seif_nemo.evolution.diversity import common_shares, distinct_template_share
 from seif_nemo.evolution.files import write_jsonl
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions, has_rule_conflict
+from seif_nemo.evolution.sifting import sift, unfinished_share
 from seif_nemo.evolution.training_phases import write_instructions
 from seif_nemo.parallel.digest import digest_file
 from seif_nemo.roles.instructor import draw_template
@@ -65,16 +67,17 @@ def synthesise_batch(context: Context, round: int, step: int, seeds: Sequence[Se
     with context.timers("generate"):
         _, outputs = write_instructions(context, seeds, templates, label=label)
     with context.timers("answer"):
-        decisions = context.gate.sift(
-            outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
-        )
+        sifted = sift(context, outputs, answers=0, label=label)
     if context.may_write():
         write_jsonl(
             context.paths.synthesis_part(round, step),
-            [_part_row(output, decision) for output, decision in zip(outputs, decisions, strict=True)],
+            [_part_row(output, decision) for output, decision in zip(outputs, sifted.decisions, strict=True)],
         )
     context.sync()
-    return count_decisions(decisions)
+    values = count_decisions(sifted.decisions)
+    if sifted.answers:
+        values["answers/unfinished"] = unfinished_share(sifted.answers)
+    return values
 
 
 def _part_row(output: InstructorOutput, decision: GateDecision) -> dict[str, object]:
@@ -129,6 +132,7 @@ def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
             "synthesis/kept": float(len(kept)),
             "synthesis/asked": float(len(kept) + len(rejected)),
             "synthesis/distinct_template_share": distinct_template_share(passed),
+            "synthesis/common_share": math.fsum(common_shares(passed)) / len(passed),
             "synthesis/conflict_share": sum(map(has_rule_conflict, instructions)) / len(instructions),
         }
         | {

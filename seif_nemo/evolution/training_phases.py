@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seif_nemo.config.algorithm import InstructorRewardConfig
 from seif_nemo.data.sampler import PhaseSampler
 from seif_nemo.data.store import read_instructions
 from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
+from seif_nemo.evolution.diversity import common_shares
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions
 from seif_nemo.evolution.grpo import RewardedRollout, run_training_phase
+from seif_nemo.evolution.sifting import sift, unfinished_share
 from seif_nemo.parallel.digest import digest_file
 from seif_nemo.roles.follower import follower_messages, follower_reward
-from seif_nemo.roles.instructor import draw_template, instructor_messages, instructor_reward
+from seif_nemo.roles.instructor import draw_template, instructor_messages, instructor_reward, with_diversity
 from seif_nemo.roles.prompts import InstructorTemplate
 from seif_nemo.types.constraints import Instruction
 from seif_nemo.types.records import KeptInstruction, Phase, RejectReason, SeedQuestion
@@ -105,28 +108,31 @@ def instructor_rollouts(
             label=label,
         )
     with context.timers("answer"):
-        decisions = context.gate.sift(
-            outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
-        )
-        answers = answer_instructions(context, decisions, label=label)
+        sifted = sift(context, outputs, answers=context.settings.reward.answers_per_instruction, label=label)
+    priced = price_instructions(
+        sifted.decisions,
+        sifted.follow_rates,
+        config=context.settings.algorithm.instructor_reward,
+        answers=context.settings.reward.answers_per_instruction,
+    )
     rewarded = [
         RewardedRollout(
             rollout,
             group=index // group_size,
-            reward=_instructor_reward(decisions[index], answers.follow_rates[index]),
+            reward=priced.rewards[index],
             note={
                 "seed_question": outputs[index].seed_question,
                 "template": outputs[index].template.name,
                 "response": rollout.text,
-                "reason": None if decisions[index].reason is None else str(decisions[index].reason),
+                "reason": None if decision.reason is None else str(decision.reason),
             },
         )
-        for index, rollout in enumerate(rollouts)
+        for index, (rollout, decision) in enumerate(zip(rollouts, sifted.decisions, strict=True))
     ]
-    values = count_decisions(decisions) | {"generate/unfinished": unfinished_share(rollouts)}
-    if answers.rollouts:
-        values["answers/unfinished"] = unfinished_share(answers.rollouts)
-    return rewarded, values
+    values = count_decisions(sifted.decisions) | {"generate/unfinished": unfinished_share(rollouts)}
+    if sifted.answers:
+        values["answers/unfinished"] = unfinished_share(sifted.answers)
+    return rewarded, values | priced.values
 
 
 def write_instructions(
@@ -151,49 +157,50 @@ def write_instructions(
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Of the frozen evaluator, to kept instructions."""
+class Priced:
+    """One reward per output of the Instructor (None: missing), and what they came from, for the metrics."""
 
-    rollouts: list[Rollout]
-    follow_rates: list[list[float | None]]  # per decision, one rate per answer; empty for a refused instruction
+    rewards: list[float | None]
+    values: dict[str, float]
 
 
-def answer_instructions(context: Context, decisions: Sequence[GateDecision], *, label: Sequence[str | int]) -> Answers:
-    """The frozen evaluator answers each kept instruction; the Judger says how far it follows."""
-    num_answers = context.settings.reward.answers_per_instruction
-    asked = [
-        (index, decision.instruction, answer)
-        for index, decision in enumerate(decisions)
-        if decision.instruction is not None
-        for answer in range(num_answers)
+def price_instructions(
+    decisions: Sequence[GateDecision],
+    follow_rates: Sequence[Sequence[float | None]],
+    *,
+    config: InstructorRewardConfig,
+    answers: int,
+) -> Priced:
+    """The Instructor's rewards for a step's outputs, from the first `answers` follow rates of each.
+
+    0 for what the gate refused; missing where a verdict is missing: a judge that fails must not pay. How common a kept
+    instruction is counts among all kept ones of the step, whatever their seeds and whether or not they were judged.
+    """
+    kept = [index for index, decision in enumerate(decisions) if decision.instruction is not None]
+    instructions = [decision.instruction for decision in decisions if decision.instruction is not None]
+    common = dict(zip(kept, common_shares(instructions), strict=True))
+    rewards: list[float | None] = [
+        None if decision.reason is RejectReason.FILTER_MISSING else 0.0 for decision in decisions
     ]
-    instructions = [instruction for _, instruction, _ in asked]
-    rollouts = context.reward.answers(
-        instructions, seeds=[context.seed(*label, "answer", index, answer) for index, _, answer in asked]
-    )
-    scores = context.reward.scores(
-        [(instruction, rollout.text) for instruction, rollout in zip(instructions, rollouts, strict=True)],
-        seeds=[context.seed(*label, "judge", index, answer) for index, _, answer in asked],
-    )
-    rates: list[list[float | None]] = [[] for _ in decisions]
-    for (index, _, _), score in zip(asked, scores, strict=True):
-        rates[index].append(score.follow_rate)
-    return Answers(rollouts, rates)
-
-
-def unfinished_share(rollouts: Sequence[Rollout]) -> float:
-    """How many responses ran out of tokens."""
-    return sum(rollout.finish_reason is not FinishReason.STOP for rollout in rollouts) / len(rollouts)
-
-
-def _instructor_reward(decision: GateDecision, rates: Sequence[float | None]) -> float | None:
-    """0 for what the gate refused; missing where a verdict is missing: a judge that fails must not pay."""
-    if decision.reason is RejectReason.FILTER_MISSING:
-        return None
-    if decision.instruction is None:
-        return 0.0
-    known = [rate for rate in rates if rate is not None]
-    return instructor_reward(known) if len(known) == len(rates) else None
+    undiscounted: list[float] = []
+    discounted: list[float] = []
+    for index in kept:
+        first = follow_rates[index][:answers]
+        known = [rate for rate in first if rate is not None]
+        rewards[index] = None
+        if len(known) == len(first):
+            undiscounted.append(instructor_reward(config.kind, known))
+            discounted.append(
+                with_diversity(undiscounted[-1], common_share=common[index], coefficient=config.diversity_coefficient)
+            )
+            rewards[index] = discounted[-1]
+    values: dict[str, float] = {}
+    if kept:
+        values["reward/common_share"] = sum(common.values()) / len(kept)
+    if undiscounted:
+        values["reward/of_kept"] = sum(undiscounted) / len(undiscounted)
+        values["reward/diversity_cost"] = (sum(undiscounted) - sum(discounted)) / len(undiscounted)
+    return Priced(rewards, values)
 
 
 def follower_rollouts(

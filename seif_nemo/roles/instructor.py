@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seif_nemo.config.algorithm import InstructorRewardKind
 from seif_nemo.data.streams import derive_seed
 from seif_nemo.protocols.tokenizer import Message
 from seif_nemo.roles.json_extract import Malformed, extract_texts
@@ -44,11 +45,60 @@ def parse_instruction(text: str, template: InstructorTemplate) -> tuple[str, ...
     return texts
 
 
-def instructor_reward(follow_rates: Sequence[float]) -> float:
-    """1 − mean of the frozen Follower's follow rates A(x, y) (arXiv 2605.07465), in [0, 1].
+def instructor_reward(kind: InstructorRewardKind, follow_rates: Sequence[float]) -> float:
+    """What a kept instruction pays, in [0, 1], from the follow rates A(x, y) of k answers of the frozen Follower.
 
-    Raises ValueError for no rate or one outside [0, 1]: what is missing is the caller's to tell, never a number.
+    Raises ValueError for too few rates or one outside [0, 1]: what is missing is the caller's to tell, never a number.
     """
-    if not follow_rates or not all(0.0 <= rate <= 1.0 for rate in follow_rates):
-        raise ValueError(f"follow_rates={list(follow_rates)} must be one or more numbers in [0, 1]")
-    return 1.0 - math.fsum(follow_rates) / len(follow_rates)
+    if len(follow_rates) < kind.min_answers or not all(0.0 <= rate <= 1.0 for rate in follow_rates):
+        raise ValueError(
+            f"follow_rates={list(follow_rates)} must be {kind.min_answers} or more numbers in [0, 1] for {kind.name}"
+        )
+    match kind:
+        case InstructorRewardKind.one_minus_rate:
+            return one_minus_rate(follow_rates)
+        case InstructorRewardKind.band:
+            return band(follow_rates)
+        case InstructorRewardKind.variance:
+            return variance(follow_rates)
+
+
+def one_minus_rate(follow_rates: Sequence[float]) -> float:
+    """1 − mean A(x, y): SEIF's own (arXiv 2605.07465). Pays most for what nobody can do."""
+    return 1.0 - _mean(follow_rates)
+
+
+def band(follow_rates: Sequence[float]) -> float:
+    """2 · min(p, 1 − p) with p = mean A(x, y): 1 where half of what is asked is satisfied, 0 where all or nothing is.
+
+    R-Zero's 1 − 2 |p − ½| (arXiv 2508.05004, the Challenger's reward), with p the mean share of satisfied constraints
+    and not the share of answers that satisfy all of them: with five constraints hardly an answer does, and p would be 0
+    almost everywhere. "0 where no answer satisfies anything" then needs no rule of its own, since p = 0 there. What p
+    cannot see, one constraint of three that never succeeds, is for the gate (evolution.solvability_samples).
+    """
+    p = _mean(follow_rates)
+    return 2.0 * min(p, 1.0 - p)
+
+
+def variance(follow_rates: Sequence[float]) -> float:
+    """4 · the variance (over k, not k − 1) of A(x, y): 1 where half of the answers satisfy all and half nothing.
+
+    After SPICE (arXiv 2510.24684), which pays a Gaussian of the variance around its largest value ¼; the straight line
+    has the same order and the same best place, and no width to choose. 0 wherever all answers do equally well, so also
+    for an instruction of which each answer satisfies half: there a group of the Follower has nothing to learn from.
+    """
+    mean = _mean(follow_rates)
+    return 4.0 * _mean([(rate - mean) ** 2 for rate in follow_rates])
+
+
+def with_diversity(reward: float, *, common_share: float, coefficient: float) -> float:
+    """max(0, reward − coefficient · common_share), as R-Zero subtracts its cluster share (arXiv 2508.05004).
+
+    `common_share` is `evolution.diversity.common_shares`' number for the instruction. Never below 0, which is what a
+    refused output gets: an instruction that is kept but common must not be worth less than one that does not parse.
+    """
+    return max(0.0, reward - coefficient * common_share)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -30,6 +30,7 @@ class RejectReason(StrEnum):
     FILTERED = "filtered"  # the model Filter refused
     FILTER_MISSING = "filter_missing"  # the model Filter gave no verdict
     TOO_LONG = "too_long"  # the Follower's prompt would not fit the model's maximum sequence length
+    UNSOLVABLE = "unsolvable"  # none of the frozen evaluator's answers satisfies all of it
     DUPLICATE = "duplicate"  # synthesis only: the same instruction was kept before
 
 

@@ -1,6 +1,14 @@
 import pytest
 
-from seif_nemo.config.algorithm import OptimizerConfig, RoleTrainingConfig
+from seif_nemo.config.algorithm import (
+    AlgorithmConfig,
+    InstructorRewardConfig,
+    InstructorRewardKind,
+    OptimizerConfig,
+    RoleTrainingConfig,
+)
+from seif_nemo.config.reward import RewardConfig
+from seif_nemo.config.root import Config
 
 
 def test_the_learning_rate_falls_in_a_straight_line_to_its_share():
@@ -14,3 +22,11 @@ def test_the_learning_rate_falls_in_a_straight_line_to_its_share():
 def test_epochs_by_round_hold_their_last_value():
     training = RoleTrainingConfig(epochs=[3, 1])
     assert [training.epochs_in(round) for round in (1, 2, 3, 7)] == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", [InstructorRewardKind.band, InstructorRewardKind.variance])
+def test_a_reward_that_compares_answers_needs_two(kind):
+    algorithm = AlgorithmConfig(instructor_reward=InstructorRewardConfig(kind=kind))
+    with pytest.raises(ValueError, match=rf"kind={kind.name} .*reward\.answers_per_instruction=1 must be at least 2$"):
+        Config(algorithm=algorithm)
+    Config(algorithm=algorithm, reward=RewardConfig(answers_per_instruction=2))

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig, RoleTrainingConfig
+from seif_nemo.config.algorithm import AlgorithmConfig, InstructorRewardConfig, OptimizerConfig, RoleTrainingConfig
 from seif_nemo.config.checkpoint import CheckpointConfig
 from seif_nemo.config.cluster import ClusterConfig
 from seif_nemo.config.data import DataConfig
@@ -29,6 +29,7 @@ GROUPS = {
     "run": RunConfig,
     "algorithm.instructor": lambda **values: AlgorithmConfig(instructor=RoleTrainingConfig(**values)),
     "algorithm.follower": lambda **values: AlgorithmConfig(follower=RoleTrainingConfig(**values)),
+    "algorithm.instructor_reward": lambda **values: AlgorithmConfig(instructor_reward=InstructorRewardConfig(**values)),
     "algorithm.instructor.optimizer": lambda **values: AlgorithmConfig(
         instructor=RoleTrainingConfig(optimizer=OptimizerConfig(**values))
     ),
@@ -46,6 +47,7 @@ GROUPS = {
         ("algorithm.dual_clip", [1.0, NAN], [1.5]),
         ("algorithm.micro_batch_rows", [0], [1]),
         ("algorithm.replay_share", [-0.1, 1.0, NAN], [0.0]),
+        ("algorithm.instructor_reward.diversity_coefficient", [-0.1, NAN, math.inf], [0.0, 2.0]),
         ("algorithm.instructor.epochs", [[], [1, -1]], [[0], [1, 0]]),
         ("algorithm.instructor.max_steps", [0, -1], [1, None]),
         ("algorithm.instructor.prompts_per_step", [0, -4], [4]),
@@ -70,6 +72,7 @@ GROUPS = {
         ("data.max_heldout_prompts", [0, -1], [1, None]),
         ("evolution.rounds", [0], [1]),
         ("evolution.samples_per_seed", [0], [1]),
+        ("evolution.solvability_samples", [-1], [0, 1]),
         ("evolution.synthesis_batch", [0], [1]),
         ("evolution.min_kept_share", [-0.1, 1.1, NAN], [0.0, 1.0]),
         ("evolution.evaluation_temperature", [-0.1, NAN, math.inf], [0.0]),

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from seif_nemo.config.evolution import GateRules
 from seif_nemo.config.reward import Judging
-from seif_nemo.evolution.gate import Gate, InstructorOutput, count_decisions
+from seif_nemo.evolution.gate import Gate, InstructorOutput, count_decisions, refuse_unsolvable
 from seif_nemo.roles.prompts import follower_template, instructor_template
 from seif_nemo.types.records import RejectReason
 
@@ -15,7 +16,7 @@ def _output(*texts, raw=None, finished=True):
     return InstructorOutput("Tell me about rivers.", text, instructor_template("tiny"), finished)
 
 
-def _gate(*, judging=Judging.rules, fits=True, verdicts=None):
+def _gate(*, rules=GateRules.full, judging=Judging.rules, fits=True, verdicts=None):
     asked = []
 
     def model_filter(instructions, seeds):
@@ -23,7 +24,9 @@ def _gate(*, judging=Judging.rules, fits=True, verdicts=None):
         return [True] * len(instructions) if verdicts is None else verdicts
 
     template = follower_template("tiny")
-    gate = Gate(judging=judging, follower_template=template, fits=lambda _: fits, model_filter=model_filter)
+    gate = Gate(
+        rules=rules, judging=judging, follower_template=template, fits=lambda _: fits, model_filter=model_filter
+    )
     return gate, asked
 
 
@@ -46,6 +49,44 @@ def test_the_reason_for_each_refusal(output, reason):
     (decision,) = gate.sift([output], seeds=[7])
     assert decision.reason is reason
     assert (decision.instruction is None) == (reason is not None)
+
+
+@pytest.mark.parametrize(
+    "output, reason",
+    [
+        (_output(GOOD[0], GOOD[1], "use at least 30 words"), None),
+        (_output(GOOD[0], GOOD[1], "She wrote a book."), None),
+        (_output(GOOD[0], GOOD[1], "use at most 10 words"), None),
+        (_output(*GOOD, finished=False), RejectReason.UNFINISHED),
+        (_output(raw="I would rather not."), RejectReason.UNPARSABLE),
+        (_output(*GOOD[:2]), RejectReason.WRONG_COUNT),
+    ],
+)
+def test_a_gate_that_only_parses_leaves_the_rest_to_the_filter(output, reason):
+    gate, asked = _gate(rules=GateRules.parse_only)
+    (decision,) = gate.sift([output], seeds=[7])
+    assert decision.reason is reason
+    assert len(asked[0][0]) == (reason is None)
+
+
+def test_an_instruction_that_no_answer_satisfies_is_refused():
+    gate, _ = _gate()
+    kept, refused = gate.sift([_output(*GOOD), _output(raw="?")], seeds=[1, 2])
+
+    def reason(trials, samples):
+        (decision,) = refuse_unsolvable([kept], [trials], samples=samples)
+        assert (decision.instruction is None) == (decision.reason is not None)
+        return decision.reason
+
+    assert reason([False, False, False], 3) is RejectReason.UNSOLVABLE
+    assert reason([False, False, True], 3) is None
+    assert reason([False, False, True], 2) is RejectReason.UNSOLVABLE  # only the first two are asked
+    assert reason([False, None, False], 3) is None  # a missing verdict proves nothing
+    assert reason([False, False, False], 0) is None  # off
+    assert refuse_unsolvable([refused, kept], [[], [False]], samples=1)[0] is refused
+    (decision,) = refuse_unsolvable([kept], [[False] * 4], samples=4)
+    assert decision.detail == "0 of 4 answers satisfy all of it"
+    assert count_decisions([decision, kept]) == {"gate/asked": 2.0, "gate/kept": 1.0, "gate/unsolvable": 1.0}
 
 
 def test_a_kept_instruction_holds_seed_constraints_and_prompt():
