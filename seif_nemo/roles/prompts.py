@@ -181,6 +181,14 @@ _FOLLOWER = (
     FollowerTemplate(
         "plain", "", intro="\n\nYour answer must satisfy all of the following requirements:", bullet="\n- "
     ),
+    # Asks for the format that conf/experiment/seif_paper.yaml requires.
+    FollowerTemplate(
+        "think_answer",
+        "First think about the task inside <think> and </think>. Then write your whole answer inside <answer> and "
+        "</answer>, and nothing after it.",
+        intro="\n\nYour answer must satisfy all of the following requirements:",
+        bullet="\n- ",
+    ),
     FollowerTemplate("tiny", "<follow>", intro="", bullet="\n* "),
 )
 _FILTER = (FilterTemplate("contradiction", "You check demands on a text for contradictions.", _CONTRADICTION),)
