@@ -11,6 +11,7 @@ from seif_nemo.config.root import Config
 
 EXIT_BAD_INPUT = 2
 EXIT_GATE = 3
+EXIT_JUDGE = 4
 EXIT_STOPPED = 130
 
 
@@ -42,6 +43,7 @@ def _run(config: Config) -> int:
 
     quiet_known_warnings()
     # These take seconds to import, and a mistyped key must not cost seconds.
+    from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
     from seif_nemo.evolution.build import build_context, set_determinism
     from seif_nemo.evolution.rounds import evolve
     from seif_nemo.evolution.run_directory import open_run
@@ -82,6 +84,9 @@ def _run(config: Config) -> int:
         code = EXIT_STOPPED
     except GateKeptTooLittleError as error:
         code = EXIT_GATE
+        _say(f"seif_nemo: {error}")
+    except TooManyMissingVerdictsError as error:
+        code = EXIT_JUDGE
         _say(f"seif_nemo: {error}")
     except ChangedFileError as error:
         code = _refuse(str(error))

@@ -72,15 +72,20 @@ class Actor:
         """One rollout per request, in order (see `protocols/engine.py`)."""
         return self._engine.generate(requests, sampling, weight_version=weight_version)
 
-    def logprobs(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[LogProbs]:
-        """Log-probs of each response token of (prompt ids, response ids), by the training forward pass; fp32."""
+    def logprobs(
+        self, pairs: Sequence[tuple[TokenIds, TokenIds]], *, temperature: float | None = None
+    ) -> list[LogProbs]:
+        """Log-probs of each response token of (prompt ids, response ids), by the training forward pass; fp32.
+
+        At the rollouts' temperature unless another is given.
+        """
         rows = [Row(index, prompt, response) for index, (prompt, response) in enumerate(pairs)]
         starts = np.concatenate([[0], np.cumsum([len(row.response_ids) for row in rows])]).astype(np.int64)
         flat = torch.zeros(int(starts[-1]), dtype=torch.float32, device=self._topology.device)
         batches = self._micro_batches(rows)
         if batches:
             with torch.no_grad():
-                parts = self._run(batches, self._score, forward_only=True)
+                parts = self._run(batches, partial(self._score, temperature=temperature), forward_only=True)
             if self._is_reporter:
                 for batch, logprobs_T in zip(batches, parts, strict=True):
                     offset = 0
@@ -147,8 +152,8 @@ class Actor:
 
     # Loss functions: (micro-batch, logits) -> (loss to differentiate, what to report)
 
-    def _score(self, batch: MicroBatch, logits_TV: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs_T = self._logprobs_of(batch, logits_TV)
+    def _score(self, batch: MicroBatch, logits_TV: Tensor, *, temperature: float | None) -> tuple[Tensor, Tensor]:
+        logprobs_T = self._logprobs_of(batch, logits_TV, temperature=temperature)
         return logprobs_T.sum(), logprobs_T
 
     def _loss(
@@ -178,12 +183,12 @@ class Actor:
         scale = num_micro_batches * self._topology.data
         return (policy.loss + kl_coefficient * kl) * scale, report
 
-    def _logprobs_of(self, batch: MicroBatch, logits_TV: Tensor) -> Tensor:
+    def _logprobs_of(self, batch: MicroBatch, logits_TV: Tensor, *, temperature: float | None = None) -> Tensor:
         return vocab_parallel_logprobs(
             logits_TV,
             batch.tokens_T,
             vocab_size=self._vocab_size,
-            temperature=self._temperature,
+            temperature=self._temperature if temperature is None else temperature,
             group=self._topology.tensor_group,
         )
 

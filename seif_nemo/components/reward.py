@@ -1,30 +1,49 @@
-"""The reward component: Filter → frozen Follower's answers → Judger, on the evaluator's weights.
+"""The reward component: Filter → frozen Follower's answers → Judger, on the evaluator's weights or a remote judge.
 
-All three are collective calls; rules are applied on every rank alike, so that every rank knows every score.
+All are collective calls; rules are applied on every rank alike, so that every rank knows every score.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
-from seif_nemo.components.speaker import Chat, Speaker
+from seif_nemo.components.judge_cache import JudgeCounts, VerdictCache, ask_once
+from seif_nemo.components.missing_budget import check_missing
+from seif_nemo.components.resident_judge import ResidentJudge
+from seif_nemo.components.speaker import Speaker
+from seif_nemo.components.trust import sample_checkable, trust_values
 from seif_nemo.config.reward import Judging, RewardConfig
 from seif_nemo.config.roles import RolesConfig
+from seif_nemo.protocols.judging import Judge
 from seif_nemo.roles.filter import filter_messages, parse_filter_verdict
 from seif_nemo.roles.follower import follower_messages
 from seif_nemo.roles.judger import Judger
 from seif_nemo.roles.prompts import filter_template, follower_template, judger_template
 from seif_nemo.roles.reasoning import judged_text
 from seif_nemo.types.constraints import Instruction
+from seif_nemo.types.questions import Question
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import FinishReason, Rollout, SamplingParams
-from seif_nemo.types.verdicts import Score
+from seif_nemo.types.verdicts import Score, Verdict
+
+Item = tuple[Instruction, str]  # with a response to it
 
 
 class Reward:
-    """`answer_sampling` is how the frozen Follower answers; filter and judge decode greedily."""
+    """`answer_sampling` is how the frozen Follower answers; filter and judge decode greedily.
+
+    `remote`, if given, judges in place of a resident. A `deterministic` resident judge forgets its verdicts before each
+    call of `scores`: what is asked together would otherwise depend on what was asked before the last restart.
+    """
 
     def __init__(
-        self, speaker: Speaker, *, config: RewardConfig, roles: RolesConfig, answer_sampling: SamplingParams
+        self,
+        speaker: Speaker,
+        *,
+        config: RewardConfig,
+        roles: RolesConfig,
+        answer_sampling: SamplingParams,
+        run_seed: int,
+        deterministic: bool,
+        remote: Judge | None = None,
     ) -> None:
         self._speaker = speaker
         self._config = config
@@ -33,6 +52,12 @@ class Reward:
         self._follower_template = follower_template(roles.follower_template)
         self._filter_template = filter_template(roles.filter_template)
         self._judger_template = judger_template(roles.judger_template)
+        self._run_seed = run_seed
+        self._remote = remote
+        self._forgets = deterministic and remote is None
+        self._cache = VerdictCache(config.judge_cache_entries)
+        self._counts = JudgeCounts()
+        self._scored: list[tuple[Sequence[Item], list[Score]]] = []  # by rules and the evaluator, since the last drain
 
     def keep(self, instructions: Sequence[Instruction], *, seeds: Sequence[int]) -> list[bool | None]:
         """The Filter: False where constraints contradict, None where it gave no verdict. Always True if it is off."""
@@ -42,9 +67,12 @@ class Reward:
             filter_messages(self._filter_template, instruction, seed=seed)
             for instruction, seed in zip(instructions, seeds, strict=True)
         ]
+        rollouts = self._speaker.speak_fitting(Resident.EVALUATOR, chats, seeds=seeds, sampling=self._verdict_sampling)
         return [
-            None if answer is None else parse_filter_verdict(answer, seed=seed)
-            for answer, seed in zip(self._ask(Resident.EVALUATOR, chats, seeds=seeds), seeds, strict=True)
+            None
+            if rollout is None or rollout.finish_reason is not FinishReason.STOP
+            else parse_filter_verdict(rollout.text, seed=seed)
+            for rollout, seed in zip(rollouts, seeds, strict=True)
         ]
 
     def answers(self, instructions: Sequence[Instruction], *, seeds: Sequence[int]) -> list[Rollout]:
@@ -52,33 +80,61 @@ class Reward:
         chats = [follower_messages(self._follower_template, instruction) for instruction in instructions]
         return self._speaker.speak(Resident.EVALUATOR, chats, seeds=seeds, sampling=self._answer_sampling)
 
-    def scores(
-        self,
-        items: Sequence[tuple[Instruction, str]],
-        *,
-        seeds: Sequence[int],
-        judge: Resident = Resident.EVALUATOR,
-    ) -> list[Score]:
-        """The Judger's verdicts on (instruction, response) pairs. `judge` says what no rule can.
+    def scores(self, items: Sequence[Item], *, judge: Resident = Resident.EVALUATOR) -> list[Score]:
+        """The Judger's verdicts on (instruction, response) pairs. `judge` says what no rule can, unless one is remote.
 
-        Judged is a response's answer, not its reasoning, and as far as it goes if it ran out of tokens.
+        Judged is a response's answer, not its reasoning, and as far as it goes if it ran out of tokens. Raises
+        TooManyMissingVerdictsError.
         """
-        uses_model = self._config.judging is Judging.rules_then_model
-        ask = partial(self._ask, judge) if uses_model else None
-        judger = Judger(mode=self._config.judging, ask=ask, template=self._judger_template)
-        return judger.judge([(instruction, judged_text(text)) for instruction, text in items], seeds=seeds)
+        if self._config.judging is Judging.rules:
+            return Judger(mode=self._config.judging, ask=None).judge(_judged(items))
+        if self._forgets:
+            self._cache.clear()
 
-    def _ask(self, resident: Resident, chats: Sequence[Chat], *, seeds: Sequence[int]) -> list[str | None]:
-        """A resident's finished answers; None for one that ran out of tokens and for a chat that is too long."""
-        fitting = [index for index, chat in enumerate(chats) if self._speaker.fits(chat)]
-        rollouts = self._speaker.speak(
-            resident,
-            [chats[index] for index in fitting],
-            seeds=[seeds[index] for index in fitting],
-            sampling=self._verdict_sampling,
+        def ask(questions: Sequence[Question]) -> list[Verdict]:
+            known = self._verdicts(judge, questions)
+            check_missing(
+                list(known.values()),
+                judge=self._judge(judge).name,
+                max_missing_share=self._config.max_missing_share,
+                min_questions=self._config.min_questions_for_budget,
+            )
+            return [known[question] for question in questions]
+
+        judged = _judged(items)
+        scores = Judger(mode=self._config.judging, ask=ask).judge(judged)
+        if judge is Resident.EVALUATOR:
+            self._scored.append((judged, scores))
+        return scores
+
+    def judge_values(self, *, meter_seed: int | None = None) -> dict[str, float]:
+        """Metrics `judge/…` since the last call: what model judges were asked, remembered and left open. Collective.
+
+        With `meter_seed`, which draws the sample, also how far to trust the evaluator as a judge: some of what rules
+        decided in `scores` since the last call is put to it as well. Nothing where rules judge alone.
+        """
+        if self._config.judging is Judging.rules:
+            return {}
+        scored, self._scored = self._scored, []
+        values: dict[str, float] = {}
+        if meter_seed is not None:
+            checked = sample_checkable(scored, count=self._config.meter_questions, seed=meter_seed)
+            verdicts = self._verdicts(Resident.EVALUATOR, [each.question for each in checked])
+            values = trust_values(checked, [verdicts[each.question] for each in checked]) if checked else {}
+        counts, self._counts = self._counts, JudgeCounts()
+        values |= {"judge/asked": float(counts.asked), "judge/cache_hits": float(counts.cache_hits)}
+        return values | {f"judge/missing/{why.value}": float(number) for why, number in sorted(counts.missing.items())}
+
+    def _verdicts(self, resident: Resident, questions: Sequence[Question]) -> dict[Question, Verdict]:
+        return ask_once(self._judge(resident), questions, cache=self._cache, counts=self._counts)
+
+    def _judge(self, resident: Resident) -> Judge:
+        if self._remote is not None:
+            return self._remote
+        return ResidentJudge(
+            self._speaker, resident, config=self._config, template=self._judger_template, run_seed=self._run_seed
         )
-        answers: list[str | None] = [None] * len(chats)
-        for index, rollout in zip(fitting, rollouts, strict=True):
-            if rollout.finish_reason is FinishReason.STOP:
-                answers[index] = rollout.text
-        return answers
+
+
+def _judged(items: Sequence[Item]) -> list[Item]:
+    return [(instruction, judged_text(text)) for instruction, text in items]

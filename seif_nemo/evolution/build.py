@@ -95,7 +95,14 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         temperature=config.generation.temperature,
     )
     speaker = Speaker(bank, actor, tokenizer, max_sequence_length=config.model.max_sequence_length)
-    reward = Reward(speaker, config=config.reward, roles=config.roles, answer_sampling=settings.rollout_sampling())
+    reward = Reward(
+        speaker,
+        config=config.reward,
+        roles=config.roles,
+        answer_sampling=settings.rollout_sampling(),
+        run_seed=config.run.seed,
+        deterministic=config.run.deterministic,
+    )
     gate = Gate(
         rules=config.evolution.gate,
         judging=config.reward.judging,

@@ -46,7 +46,6 @@ def evaluate(context: Context, round: int) -> None:
         )
         scores = context.reward.scores(
             [(instruction, rollout.text) for instruction, rollout in zip(instructions, rollouts, strict=True)],
-            seeds=[context.seed("evaluation", "judge", index) for index in range(len(instructions))],
             judge=Resident.BASE,  # the same judge in every round
         )
     if context.may_write():
@@ -58,7 +57,7 @@ def evaluate(context: Context, round: int) -> None:
                 for first in range(0, len(instructions), count)
             ],
         )
-    values = about_data | evaluation_values(instructions, rollouts, scores)
+    values = about_data | evaluation_values(instructions, rollouts, scores) | context.reward.judge_values()
     values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
     context.finish(UnitKey(round, Phase.EVALUATION, 0), values, digests=inputs)
 
@@ -124,7 +123,7 @@ def probe(context: Context, round: int, phase: Phase) -> None:
         None if not each or None in each else float(np.mean([rate for rate in each if rate is not None]))
         for each in sifted.follow_rates
     ]
-    values = probe_values(sifted, rates)
+    values = probe_values(sifted, rates) | context.reward.judge_values()
     if context.may_write():
         write_jsonl(
             context.paths.phase_samples(round, phase),

@@ -49,8 +49,7 @@ def sift(context: Context, outputs: Sequence[InstructorOutput], *, answers: int,
         seeds=[context.seed(*label, "answer", index, answer) for index, _, answer in asked],
     )
     scores = context.reward.scores(
-        [(instruction, rollout.text) for (_, instruction, _), rollout in zip(asked, rollouts, strict=True)],
-        seeds=[context.seed(*label, "judge", index, answer) for index, _, answer in asked],
+        [(instruction, rollout.text) for (_, instruction, _), rollout in zip(asked, rollouts, strict=True)]
     )
     for (index, _, _), rollout, score in zip(asked, rollouts, scores, strict=True):
         rates[index].append(score.follow_rate)

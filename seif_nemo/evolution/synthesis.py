@@ -74,7 +74,7 @@ def synthesise_batch(context: Context, round: int, step: int, seeds: Sequence[Se
             [_part_row(output, decision) for output, decision in zip(outputs, sifted.decisions, strict=True)],
         )
     context.sync()
-    values = count_decisions(sifted.decisions)
+    values = count_decisions(sifted.decisions) | context.reward.judge_values()
     if sifted.answers:
         values["answers/unfinished"] = unfinished_share(sifted.answers)
     return values

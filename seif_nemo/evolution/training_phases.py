@@ -109,6 +109,7 @@ def instructor_rollouts(
         )
     with context.timers("answer"):
         sifted = sift(context, outputs, answers=context.settings.reward.answers_per_instruction, label=label)
+        judge_values = context.reward.judge_values(meter_seed=context.seed(*label, "meter"))
     priced = price_instructions(
         sifted.decisions,
         sifted.follow_rates,
@@ -132,7 +133,7 @@ def instructor_rollouts(
     values = count_decisions(sifted.decisions) | {"generate/unfinished": unfinished_share(rollouts)}
     if sifted.answers:
         values["answers/unfinished"] = unfinished_share(sifted.answers)
-    return rewarded, values | priced.values
+    return rewarded, values | priced.values | judge_values
 
 
 def write_instructions(
@@ -219,9 +220,9 @@ def follower_rollouts(
         )
     with context.timers("answer"):
         scores = context.reward.scores(
-            [(instruction, rollout.text) for instruction, rollout in zip(repeated, rollouts, strict=True)],
-            seeds=[context.seed(*label, "judge", index) for index in range(len(repeated))],
+            [(instruction, rollout.text) for instruction, rollout in zip(repeated, rollouts, strict=True)]
         )
+        judge_values = context.reward.judge_values(meter_seed=context.seed(*label, "meter"))
     accepted = [context.settings.reward.accepts_format(rollout.text) for rollout in rollouts]
     rewarded = [
         RewardedRollout(
@@ -234,7 +235,7 @@ def follower_rollouts(
         )
         for index, rollout in enumerate(rollouts)
     ]
-    return rewarded, {
+    return rewarded, judge_values | {
         "generate/unfinished": unfinished_share(rollouts),
         "generate/ill_formed": 1 - sum(accepted) / len(accepted),
     }

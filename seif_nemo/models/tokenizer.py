@@ -45,6 +45,9 @@ class HfTokenizer:
         text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return np.array(self._tokenizer(text, add_special_tokens=False).input_ids, dtype=np.int64)
 
+    def encode(self, text: str) -> TokenIds:
+        return np.array(self._tokenizer(text, add_special_tokens=False).input_ids, dtype=np.int64)
+
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
         return self._tokenizer.decode(
             [int(token) for token in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False

@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
         """Token ids of the chat with the header of the assistant's turn at the end, by its own chat template."""
         ...
 
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of plain text, without tokens that begin or end a text. May be no ids for no text."""
+        ...
+
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
         """Text without special tokens."""
         ...

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from seif_nemo.data.streams import derive_seed
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
+_CONTROL_TOKEN = re.compile(
+    r"([<\[])([|\uff5c]|/?s>|<?/?SYS>|/?INST\]|/?think>|(?:start|end)_(?:of_turn|header_id)>|(?:bos|eos|pad|unk)>)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,15 @@ class FilterTemplate:
 
 @dataclass(frozen=True, slots=True)
 class JudgerTemplate:
-    """`user` has the slots {seed}, {constraint}, {response} and {code}."""
+    """Both user texts have the slots {seed}, {constraint}, {response} and {code}.
+
+    `user` asks for an analysis and the verdict after it, `direct` for the verdict alone.
+    """
 
     name: str
     system: str
     user: str
+    direct: str
 
 
 Template = InstructorTemplate | FollowerTemplate | FilterTemplate | JudgerTemplate
@@ -143,7 +151,7 @@ Think briefly. Then finish with your verdict in double square brackets: first th
 word: the word keep if all can be satisfied together, the word reject if there is a contradiction. Use the brackets only
 once."""
 
-_SINGLE_CONSTRAINT = """\
+_SINGLE_MATERIAL = """\
 Below are a task, one demand on its answer, and an answer. Decide whether the answer satisfies the demand. Judge this
 one demand, in all it says, and nothing else: not whether the answer is good, true or complete. Be strict: satisfied in
 part is not satisfied, and an answer that is empty, evades the task or only talks about satisfying the demand does not
@@ -166,10 +174,18 @@ Answer:
 <<< {code}
 {response}
 >>> {code}
+"""
 
-Point to the passages that decide. Then finish with your verdict in double square brackets: first the code {code},
+_SINGLE_CONSTRAINT = f"""\
+{_SINGLE_MATERIAL}
+Point to the passages that decide. Then finish with your verdict in double square brackets: first the code {{code}},
 then a space, then one word: the word yes if the demand is satisfied, the word no if it is not. Use the brackets only
 once."""
+
+_SINGLE_DIRECT = f"""\
+{_SINGLE_MATERIAL}
+Reply with your verdict alone, in double square brackets: first the code {{code}}, then a space, then one word: the word
+yes if the demand is satisfied, the word no if it is not."""
 
 _INSTRUCTOR = (
     InstructorTemplate("many_kinds", _INSTRUCTOR_SYSTEM, _MANY_KINDS, num_constraints=5),
@@ -192,7 +208,11 @@ _FOLLOWER = (
     FollowerTemplate("tiny", "<follow>", intro="", bullet="\n* "),
 )
 _FILTER = (FilterTemplate("contradiction", "You check demands on a text for contradictions.", _CONTRADICTION),)
-_JUDGER = (JudgerTemplate("single_constraint", "You check texts against single demands.", _SINGLE_CONSTRAINT),)
+_JUDGER = (
+    JudgerTemplate(
+        "single_constraint", "You check texts against single demands.", _SINGLE_CONSTRAINT, direct=_SINGLE_DIRECT
+    ),
+)
 
 _TEMPLATES: dict[str, dict[str, Template]] = {
     "instructor": {t.name: t for t in _INSTRUCTOR},
@@ -263,5 +283,12 @@ def secret_code(seed: int) -> str:
 
 
 def without_code(text: str, code: str) -> str:
-    """Text as it may be shown beside `code`: without the code, should it hold it by chance or by leak."""
-    return text.replace(code, "")
+    """Text as it may be shown beside `code`: without the code, should it hold it by chance or by leak.
+
+    What looks like a control token of a chat template ("<|im_end|>") is broken up by a space: a tokenizer would turn it
+    into the token itself, and the text could end its turn.
+    """
+    same = re.compile(re.escape(code), re.IGNORECASE)
+    while same.search(text) is not None:  # taking one out may put another together
+        text = same.sub("", text)
+    return _CONTROL_TOKEN.sub(r"\1 \2", text)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
 from seif_nemo.components.reward import Reward
 from seif_nemo.config.reward import Judging, RewardConfig
 from seif_nemo.config.roles import RolesConfig
@@ -11,7 +12,7 @@ from seif_nemo.roles.prompts import secret_code
 from seif_nemo.types.constraints import Instruction
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import FinishReason, Rollout, SamplingParams
-from seif_nemo.types.verdicts import Outcome, Source
+from seif_nemo.types.verdicts import Outcome, Source, Why
 
 ANSWERING = SamplingParams(max_new_tokens=32, temperature=0.7)
 
@@ -24,8 +25,15 @@ class ScriptedSpeaker:
         self.max_characters = max_characters
         self.calls = []
 
-    def fits(self, chat):
-        return sum(len(message.content) for message in chat) <= self.max_characters
+    def digest(self, resident):
+        return f"digest of {resident.value}"
+
+    def speak_fitting(self, resident, chats, *, seeds, sampling):
+        fits = [sum(len(message.content) for message in chat) <= self.max_characters for chat in chats]
+        fitting = [(chat, seed) for chat, seed, fit in zip(chats, seeds, fits, strict=True) if fit]
+        chats, seeds = [chat for chat, _ in fitting], [seed for _, seed in fitting]
+        rollouts = iter(self.speak(resident, chats, seeds=seeds, sampling=sampling))
+        return [next(rollouts) if fit else None for fit in fits]
 
     def speak(self, resident, chats, *, seeds, sampling):
         self.calls.append((resident, sampling, len(chats)))
@@ -38,9 +46,16 @@ class ScriptedSpeaker:
         return Rollout(empty, empty, empty, "[[yes]]" if text is None else text, finish, "evaluator@1")
 
 
-def _reward(script, **config):
+def _reward(script, *, deterministic=False, **config):
     speaker = ScriptedSpeaker(script)
-    reward = Reward(speaker, config=RewardConfig(**config), roles=RolesConfig(), answer_sampling=ANSWERING)
+    reward = Reward(
+        speaker,
+        config=RewardConfig(**config),
+        roles=RolesConfig(),
+        answer_sampling=ANSWERING,
+        run_seed=5,
+        deterministic=deterministic,
+    )
     return reward, speaker
 
 
@@ -64,7 +79,7 @@ def test_rules_judge_what_they_can_and_the_model_the_rest():
 
     reward, speaker = _reward(judge)
     instruction = _instruction("use at most 5 words", "sound like a pirate")
-    (score,) = reward.scores([(instruction, "Arr, rivers be long.")], seeds=[3])
+    (score,) = reward.scores([(instruction, "Arr, rivers be long.")])
     assert [(v.outcome, v.source) for v in score.verdicts] == [
         (Outcome.PASSED, Source.RULE),
         (Outcome.PASSED, Source.MODEL),  # the last verdict counts
@@ -78,7 +93,7 @@ def test_rules_judge_what_they_can_and_the_model_the_rest():
 def test_the_asked_for_resident_judges():
     reward, speaker = _reward(lambda chat, seed: f"[[{secret_code(seed)} yes]]")
     items = [(_instruction("sound like a pirate"), "Arr, yes.")]
-    reward.scores(items, seeds=[3], judge=Resident.BASE)
+    reward.scores(items, judge=Resident.BASE)
     assert [resident for resident, _, _ in speaker.calls] == [Resident.BASE]
 
 
@@ -92,7 +107,7 @@ def test_judged_is_the_answer_and_not_the_reasoning():
     reward, _ = _reward(judge)
     instruction = _instruction("use at most 5 words", "sound like a pirate")
     text = "<think>The user wants a pirate who says at most five words.</think>\n<answer>Arr, rivers be long.</answer>"
-    (score,) = reward.scores([(instruction, text)], seeds=[3])
+    (score,) = reward.scores([(instruction, text)])
     assert [v.outcome for v in score.verdicts] == [Outcome.PASSED, Outcome.PASSED]
     assert len(asked) == 1 and "Arr, rivers be long." in asked[0] and "user wants" not in asked[0]
 
@@ -100,16 +115,19 @@ def test_judged_is_the_answer_and_not_the_reasoning():
 @pytest.mark.parametrize("said", ["[[yes]]", "[[deadbeef yes]]", "", None])
 def test_without_a_verdict_of_ours_the_rate_is_missing(said):
     reward, _ = _reward(lambda chat, seed: said)
-    (score,) = reward.scores([(_instruction("use at most 5 words", "sound like a pirate"), "Arr, yes.")], seeds=[3])
-    assert [v.outcome for v in score.verdicts] == [Outcome.PASSED, Outcome.MISSING]
+    (score,) = reward.scores([(_instruction("use at most 5 words", "sound like a pirate"), "Arr, yes.")])
+    assert [(v.outcome, v.why) for v in score.verdicts] == [(Outcome.PASSED, None), (Outcome.MISSING, Why.UNPARSABLE)]
     assert score.follow_rate is None
+    assert reward.judge_values() == {"judge/asked": 1.0, "judge/cache_hits": 0.0, "judge/missing/unparsable": 1.0}
+    assert reward.judge_values() == {"judge/asked": 0.0, "judge/cache_hits": 0.0}
 
 
 def test_rules_only_never_asks():
     reward, speaker = _reward(lambda chat, seed: "[[yes]]", judging=Judging.rules, model_filter=False)
     instructions = [_instruction("sound like a pirate")]
-    (score,) = reward.scores([(instructions[0], "Arr, rivers be long.")], seeds=[3])
-    assert score.verdicts[0].outcome is Outcome.MISSING
+    (score,) = reward.scores([(instructions[0], "Arr, rivers be long.")])
+    assert score.verdicts[0].why is Why.NO_RULE
+    assert reward.judge_values(meter_seed=1) == {}
     assert reward.keep(instructions, seeds=[4]) == [True]
     assert speaker.calls == []
 
@@ -125,6 +143,69 @@ def test_a_chat_that_does_not_fit_the_model_gives_no_verdict_and_the_others_keep
     reward, speaker = _reward(lambda chat, seed: f"[[{secret_code(seed)} yes]]")
     instruction = _instruction("sound like a pirate")
     answers = ["Arr, one.", "Arr, two. " + "x" * 10_000, "Arr, three."]
-    scores = reward.scores([(instruction, answer) for answer in answers], seeds=[1, 2, 3])
-    assert [score.verdicts[0].outcome for score in scores] == [Outcome.PASSED, Outcome.MISSING, Outcome.PASSED]
+    scores = reward.scores([(instruction, answer) for answer in answers])
+    assert [score.verdicts[0].why for score in scores] == [None, Why.TOO_LONG, None]
     assert speaker.calls[0][2] == 2
+
+
+def test_the_same_question_is_asked_once_and_remembered_by_the_weights_that_answered():
+    asked = []
+
+    def judge(chat, seed):
+        asked.append(seed)
+        return f"[[{secret_code(seed)} yes]]"
+
+    items = [(_instruction("sound like a pirate"), "Arr, yes.")] * 3 + [(_instruction("be kind"), "Arr, yes.")]
+    reward, _ = _reward(judge)
+    first = reward.scores(items)
+    assert (len(asked), [s.follow_rate for s in first]) == (2, [1.0] * 4)
+    assert reward.scores(items) == first
+    assert reward.judge_values() == {"judge/asked": 2.0, "judge/cache_hits": 6.0}
+    assert reward.scores(items, judge=Resident.BASE) == first
+    assert len(asked) == 4, "other weights are another judge"
+
+    asked.clear()
+    reward, _ = _reward(judge, deterministic=True)
+    assert reward.scores(items) == reward.scores(items) == first
+    assert asked[:2] == asked[2:] and len(asked) == 4, "what is asked together must not depend on earlier calls"
+
+
+def test_too_many_missing_verdicts_stop_the_run_with_one_line():
+    reward, _ = _reward(lambda chat, seed: "I think so." if seed % 3 else None, min_questions_for_budget=20)
+    items = [(_instruction("sound like a pirate"), f"Arr, {index} rivers.") for index in range(20)]
+    assert [s.follow_rate for s in reward.scores(items[:19])] == [None] * 19
+    with pytest.raises(TooManyMissingVerdictsError) as caught:
+        reward.scores(items)
+    text = str(caught.value)
+    assert text.startswith("the judge (evaluator) gave no verdict on 20 of 20 questions (unparsable 20); ")
+    assert "reward.max_missing_share=0.2" in text and "\n" not in text
+
+
+def test_some_of_what_rules_decided_is_put_to_the_judge():
+    def judge(chat, seed):  # passes everything with "river" in the answer
+        answer = chat[-1].content.split("Answer:")[1]
+        return f"[[{secret_code(seed)} {'yes' if 'river' in answer else 'no'}]]" if "?" not in answer else "Who knows"
+
+    reward, speaker = _reward(judge, meter_questions=6)
+    instruction = _instruction("use at most 3 words")
+    failed = ["One river too many here", "One lake too many here", "Another lake of too many words", "Is it a river?"]
+    passed = ["A river", "A lake", ""]  # the empty one fails by rule but shows nothing about the constraint
+    scores = reward.scores([(instruction, text) for text in failed + passed])
+    assert [s.follow_rate for s in scores] == [0.0] * 4 + [1.0, 1.0, 0.0]
+    assert speaker.calls == []
+    values = reward.judge_values(meter_seed=9)
+    assert values == {
+        "judge/meter_questions": 6.0,
+        "judge/meter_missing": 1.0,
+        "judge/false_pass_rate": pytest.approx(1 / 3),
+        "judge/false_fail_rate": 0.5,
+        "judge/asked": 6.0,
+        "judge/cache_hits": 0.0,
+        "judge/missing/unparsable": 1.0,
+    }
+    assert reward.judge_values(meter_seed=9) == {"judge/asked": 0.0, "judge/cache_hits": 0.0}, "each step its own"
+
+    reward, speaker = _reward(judge, meter_questions=0)
+    reward.scores([(instruction, text) for text in failed])
+    assert reward.judge_values(meter_seed=9) == {"judge/asked": 0.0, "judge/cache_hits": 0.0}
+    assert speaker.calls == []

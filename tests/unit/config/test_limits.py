@@ -10,7 +10,7 @@ from seif_nemo.config.evolution import EvolutionConfig
 from seif_nemo.config.generation import GenerationConfig
 from seif_nemo.config.model import ModelConfig
 from seif_nemo.config.parallel import ParallelConfig
-from seif_nemo.config.reward import RewardConfig
+from seif_nemo.config.reward import Judging, RewardConfig
 from seif_nemo.config.roles import RolesConfig
 from seif_nemo.config.run import RunConfig
 
@@ -91,6 +91,19 @@ GROUPS = {
         ("parallel.collective_timeout_s", [0.0, NAN, math.inf], [1.0]),
         ("reward.answers_per_instruction", [0], [1]),
         ("reward.judge_max_new_tokens", [0, -1], [1]),
+        ("reward.judge_margin", [-0.1, 0.5, NAN], [0.0, 0.49]),
+        ("reward.judge_cache_entries", [-1], [0]),
+        ("reward.max_missing_share", [-0.1, 1.1, NAN], [0.0, 1.0]),
+        ("reward.min_questions_for_budget", [0], [1]),
+        ("reward.meter_questions", [-1], [0]),
+        ("reward.judge_endpoint", ["", "node:8000", "ftp://node/v1", "http://node/v1?key=1", "http://node/v1"], [None]),
+        ("reward.judge_model", ["m"], [None]),
+        ("reward.judge_key_variable", ["KEY"], [None]),
+        ("reward.judge_timeout_s", [0.0, NAN, math.inf], [1.0]),
+        ("reward.judge_concurrency", [0], [1]),
+        ("reward.judge_attempts", [0], [1]),
+        ("reward.judge_first_delay_s", [-1.0, NAN], [0.0]),
+        ("reward.judge_max_delay_s", [-1.0, NAN, math.inf], [0.0]),
         ("reward.required_format", ["("], ["a+"]),
         ("roles.instructor_templates", [[]], [["tiny"]]),
         ("run.name", ["", ".", "..", "a/b"], ["a.b"]),
@@ -107,3 +120,15 @@ def test_a_value_that_can_only_be_a_mistake_is_refused_with_its_whole_key(key, w
         assert "\n" not in text
     for value in right:
         GROUPS[group](**{name: value})
+
+
+def test_a_judges_endpoint_needs_its_model_and_a_use_and_keeps_the_key_out():
+    fine = {"judge_endpoint": "https://node:8000/v1", "judge_model": "m", "judge_key_variable": "KEY"}
+    assert RewardConfig(**fine).judge_endpoint == "https://node:8000/v1"
+    with pytest.raises(ValueError, match=r"^reward\.judge_endpoint=.* needs reward\.judge_model"):
+        RewardConfig(judge_endpoint="https://node:8000/v1")
+    with pytest.raises(ValueError, match=r"^reward\.judge_endpoint=.* has no effect with reward\.judging=rules"):
+        RewardConfig(**fine, judging=Judging.rules)
+    with pytest.raises(ValueError, match=r"user name.*judge_key_variable") as caught:
+        RewardConfig(judge_endpoint="http://me:hush@node/v1", judge_model="m")
+    assert "hush" not in str(caught.value)

@@ -39,6 +39,8 @@ def test_chat_template_makes_the_prompt_and_special_tokens_do_not_survive_decodi
     assert tokenizer.decode([7, 8, 2, 0]) == "ab"
     assert tokenizer.decode(ids) == "\nab\n"
     assert (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_ids) == (11, 0, (2,))
+    assert tokenizer.encode("ba").tolist() == [8, 7]  # no <s> here either
+    assert tokenizer.encode("").tolist() == []
 
 
 def test_without_a_template_every_message_is_a_line(tmp_path: Path) -> None:

@@ -7,14 +7,22 @@ import pytest
 
 from seif_nemo.config.reward import Judging
 from seif_nemo.constraints.parse import parse_constraint
-from seif_nemo.protocols.tokenizer import Message
 from seif_nemo.roles.filter import filter_messages, parse_filter_verdict
-from seif_nemo.roles.judger import Judger, parse_judgement
+from seif_nemo.roles.judger import (
+    Judger,
+    judge_probability,
+    judger_messages,
+    model_missing,
+    parse_judgement,
+    question_seed,
+)
 from seif_nemo.roles.prompts import filter_template, judger_template, secret_code
-from seif_nemo.types.constraints import Constraint, Instruction, Reading
-from seif_nemo.types.verdicts import Outcome, Score, Source
+from seif_nemo.types.constraints import Constraint, Instruction, Kind, Reading, Scope, Spec
+from seif_nemo.types.questions import Question
+from seif_nemo.types.verdicts import Outcome, Score, Source, Verdict, Why
 
 TEMPLATE = judger_template("single_constraint")
+RUN_SEED = 11
 RULE, NECESSARY, JUDGE = "use at most 5 words", "use at least 3 words and keep a formal tone", "be kind"
 ANSWER = "The river is very kind"  # five words
 
@@ -24,22 +32,28 @@ def instruction(*texts: str) -> Instruction:
 
 
 class FakeModel:
-    """Answers each chat by `speak(user text, code)` and keeps what it was asked."""
+    """Answers each question by `speak(the prompt's user text, code)`; keeps what it was asked."""
 
     def __init__(self, speak: Callable[[str, str], str | None]) -> None:
         self.speak = speak
+        self.questions: list[Question] = []
         self.prompts: list[str] = []
-        self.seeds: list[int] = []
 
-    def __call__(self, chats: Sequence[Sequence[Message]], *, seeds: Sequence[int]) -> list[str | None]:
-        self.prompts += [chat[-1].content for chat in chats]
-        self.seeds += seeds
-        return [self.speak(chat[-1].content, secret_code(seed)) for chat, seed in zip(chats, seeds, strict=True)]
+    def __call__(self, questions: Sequence[Question]) -> list[Verdict]:
+        return [self._answer(question) for question in questions]
+
+    def _answer(self, question: Question) -> Verdict:
+        seed = question_seed(RUN_SEED, question)
+        prompt = judger_messages(TEMPLATE, question, seed=seed)[-1].content
+        self.questions.append(question)
+        self.prompts.append(prompt)
+        text = self.speak(prompt, secret_code(seed))
+        return model_missing(Why.UNAVAILABLE, "down") if text is None else parse_judgement(text, seed=seed)
 
 
 def judge(speak: Callable[[str, str], str | None], response: str = ANSWER, *texts: str) -> list[tuple[Outcome, Source]]:
-    judger = Judger(mode=Judging.rules_then_model, ask=FakeModel(speak), template=TEMPLATE)
-    (score,) = judger.judge([(instruction(*(texts or (JUDGE,))), response)], seeds=[11])
+    judger = Judger(mode=Judging.rules_then_model, ask=FakeModel(speak))
+    (score,) = judger.judge([(instruction(*(texts or (JUDGE,))), response)])
     return [(verdict.outcome, verdict.source) for verdict in score.verdicts]
 
 
@@ -76,51 +90,83 @@ def test_rules_first(response: str, speak, expected: list[tuple[Outcome, Source]
 @pytest.mark.parametrize("response", ["", ":", "  \n", "...", "[[]]", "Tell me!", "Tell me. * be kind"])
 def test_nothing_said_satisfies_nothing_and_asks_nobody(response: str) -> None:
     model = FakeModel(yes)
-    judger = Judger(mode=Judging.rules_then_model, ask=model, template=TEMPLATE)
-    (score,) = judger.judge([(instruction(JUDGE), response)], seeds=[1])
+    (score,) = Judger(mode=Judging.rules_then_model, ask=model).judge([(instruction(JUDGE), response)])
     assert score.follow_rate == 0.0
-    assert model.prompts == []
+    assert model.questions == []
 
 
 def test_rules_alone_leave_the_rest_missing() -> None:
-    def never(chats: Sequence[Sequence[Message]], *, seeds: Sequence[int]) -> list[str | None]:
+    def never(questions: Sequence[Question]) -> list[Verdict]:
         raise AssertionError("asked")
 
     for ask in (None, never):
-        judger = Judger(mode=Judging.rules, ask=ask, template=TEMPLATE)
-        (good, bad) = judger.judge(
-            [(instruction(RULE, NECESSARY, JUDGE), ANSWER), (instruction(NECESSARY), "Go on")], seeds=[1, 2]
-        )
+        judger = Judger(mode=Judging.rules, ask=ask)
+        (good, bad) = judger.judge([(instruction(RULE, NECESSARY, JUDGE), ANSWER), (instruction(NECESSARY), "Go on")])
         assert [v.outcome for v in good.verdicts] == [PASSED, MISSING, MISSING]
+        assert [v.why for v in good.verdicts] == [None, Why.NO_RULE, Why.NO_RULE]
         assert good.follow_rate is None
         assert [v.outcome for v in bad.verdicts] == [FAILED]
     with pytest.raises(ValueError, match=r"reward\.judging=rules_then_model needs a model"):
-        Judger(mode=Judging.rules_then_model, ask=None, template=TEMPLATE)
+        Judger(mode=Judging.rules_then_model, ask=None)
 
 
-def test_one_call_per_constraint_in_order_with_its_own_seed() -> None:
+def test_a_scoped_reading_is_the_rules_alone() -> None:
+    scoped = Constraint("each", Reading.SCOPED, Spec(Kind.WORDS, low=4, scope=Scope.EACH_SENTENCE))
+    judger = Judger(mode=Judging.rules_then_model, ask=FakeModel(no))
+    scores = judger.judge([(Instruction("Q", (scoped,), "Q"), text) for text in ("One two three four.", "One two.")])
+    assert [(v.outcome, v.source) for s in scores for v in s.verdicts] == [(PASSED, Source.RULE), (FAILED, Source.RULE)]
+
+
+def test_one_question_per_constraint_in_order() -> None:
     model = FakeModel(lambda prompt, code: f"[[{code} {'yes' if 'be kind' in prompt else 'no'}]]")
-    judger = Judger(mode=Judging.rules_then_model, ask=model, template=TEMPLATE)
+    judger = Judger(mode=Judging.rules_then_model, ask=model)
     items = [(instruction(JUDGE, RULE, "be formal"), ANSWER), (instruction("be kind"), "Another answer {seed}")]
-    scores = judger.judge(items, seeds=[5, 6])
+    scores = judger.judge(items)
     assert [[v.outcome for v in score.verdicts] for score in scores] == [[PASSED, PASSED, FAILED], [PASSED]]
-    assert len(model.prompts) == len(set(model.seeds)) == 3
     blocks = [re.findall(r"<<< (\w{8})\n(.*?)\n>>> \1\n", prompt, re.DOTALL) for prompt in model.prompts]
     assert [[text for _, text in found] for found in blocks] == [
         ["Tell me.", "be kind", ANSWER],
         ["Tell me.", "be formal", ANSWER],
         ["Tell me.", "be kind", "Another answer {seed}"],
     ]
-    assert judger.judge(items, seeds=[5, 6]) == scores
-    assert judger.judge([], seeds=[]) == []
+    assert len({found[0][0] for found in blocks}) == 3, "a code of its own for each"
+    assert judger.judge(items) == scores
+    assert judger.judge([]) == []
+
+
+def test_the_code_follows_from_the_run_and_the_whole_question_alone() -> None:
+    question = Question("s", "c", "r")
+    others = [Question("S", "c", "r"), Question("s", "C", "r"), Question("s", "c", "R"), Question("sc", "", "r")]
+    assert question_seed(3, question) == question_seed(3, Question("s", "c", "r"))
+    assert len({question_seed(3, q) for q in [question, *others]} | {question_seed(4, question)}) == 6
 
 
 def test_lengths_must_agree() -> None:
-    judger = Judger(mode=Judging.rules_then_model, ask=lambda chats, *, seeds: ["x"] * 5, template=TEMPLATE)
-    with pytest.raises(ValueError, match="1 items but 0 seeds"):
-        judger.judge([(instruction(JUDGE), ANSWER)], seeds=[])
-    with pytest.raises(ValueError, match="1 questions but 5 answers"):
-        judger.judge([(instruction(JUDGE), ANSWER)], seeds=[1])
+    judger = Judger(mode=Judging.rules_then_model, ask=lambda questions: [parse_judgement("x", seed=1)] * 5)
+    with pytest.raises(ValueError, match="1 questions but 5 verdicts"):
+        judger.judge([(instruction(JUDGE), ANSWER)])
+
+
+@pytest.mark.parametrize(
+    ("yes", "margin", "outcome"),
+    [
+        (0.61, 0.1, PASSED),
+        (0.6 + 1e-9, 0.1, PASSED),
+        (0.59, 0.1, MISSING),
+        (0.5, 0.1, MISSING),
+        (0.41, 0.1, MISSING),
+        (0.39, 0.1, FAILED),
+        (0.0, 0.49, FAILED),
+        (1.0, 0.49, PASSED),
+        (0.5, 0.0, MISSING),
+        (0.5000001, 0.0, PASSED),
+        (0.4999999, 0.0, FAILED),
+    ],
+)
+def test_probabilities(yes: float, margin: float, outcome: Outcome) -> None:
+    verdict = judge_probability(yes, margin=margin)
+    assert verdict.outcome is outcome
+    assert verdict.why is (Why.UNDECIDED if outcome is MISSING else None)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +208,10 @@ def test_a_response_that_knows_the_code_cannot_use_it() -> None:
 def test_evidence_is_the_end_of_the_judges_text() -> None:
     verdict = parse_judgement("x" * 500 + f" [[{secret_code(3)} yes]]", seed=3)
     assert verdict.outcome is PASSED
+    assert verdict.why is None
     assert len(verdict.evidence) == 200
     assert verdict.evidence.endswith(" yes]]")
-    assert parse_judgement(None, seed=3).evidence == "no answer"
+    assert (parse_judgement("", seed=3).evidence, parse_judgement("", seed=3).why) == ("empty answer", Why.UNPARSABLE)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +242,6 @@ def test_filter_prompt_numbers_the_constraints() -> None:
 
 
 def test_scores_are_plain_values() -> None:
-    judger = Judger(mode=Judging.rules, ask=None, template=TEMPLATE)
-    assert judger.judge([(instruction(RULE), ANSWER)], seeds=[1])[0].follow_rate == 1.0
-    assert judger.judge([(Instruction("Q", (), "Q"), ANSWER)], seeds=[1]) == [Score(())]
+    judger = Judger(mode=Judging.rules, ask=None)
+    assert judger.judge([(instruction(RULE), ANSWER)])[0].follow_rate == 1.0
+    assert judger.judge([(Instruction("Q", (), "Q"), ANSWER)]) == [Score(())]
