@@ -8,6 +8,7 @@ USAGE = """usage: python -m seif_nemo <command> …
 
 commands
   evolve experiment=NAME key=value …   run SEIF rounds; under torchrun or srun on more ranks
+  judge --in ROWS --out VERDICTS       judge responses to instructions, one JSON per line
   report RUN_DIR                       write RUN_DIR/report.html
 """
 
@@ -18,13 +19,19 @@ def _evolve(arguments: Sequence[str]) -> int:
     return run_evolve(arguments)
 
 
+def _judge(arguments: Sequence[str]) -> int:
+    from seif_nemo.cli.judge import run_judge
+
+    return run_judge(arguments)
+
+
 def _report(arguments: Sequence[str]) -> int:
     from seif_nemo.cli.report import run_report
 
     return run_report(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"evolve": _evolve, "report": _report}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"evolve": _evolve, "judge": _judge, "report": _report}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,176 @@
+"""`python -m seif_nemo judge --in rows.jsonl --out verdicts.jsonl`: verdicts on (response, constraints) rows."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from seif_nemo.judging.streams import MAX_LINE_BYTES, judge_lines, open_whole, read_lines
+from seif_nemo.protocols.judging import JudgeUnavailableError
+from seif_nemo.roles.judger import AskQuestions
+
+EXIT_BAD_ROWS = 1
+EXIT_BAD_USAGE = 2
+EXIT_NO_MODEL = 3
+EXIT_SIGNAL = 128  # plus the signal's number
+_STREAM = "-"
+_MODEL_BATCH = 32
+
+_EPILOG = f"""\
+A row of input: "response" and one of
+  "instruction_id_list" with "kwargs"   ids of IFEval, judged by its own definitions
+  "constraints"                         texts, or objects with a "text"
+  "specs"                               this project's canonical specs, objects or their JSON
+and, optionally, "seed_question" (what was asked without the constraints) and "prompt" (with them).
+
+A line of output per line of input, in order:
+  {{"index": 0, "follow_rate": 1.0, "error": null,
+   "verdicts": [{{"verdict": "passed", "source": "rule", "evidence": "12 words, at least 10"}}]}}
+"verdict" is passed, failed or missing, "source" is rule, model or null (nobody could say). "follow_rate" is null if a
+verdict is missing. A bad row has no verdicts and an "error" that names the line and the key. Lines of more than
+{MAX_LINE_BYTES} bytes are bad rows.
+
+exit codes: 0 no bad row; 1 some bad rows (stderr says how many), or a fault, with a traceback; 2 bad usage, or a file
+cannot be read or written; 3 the model cannot be reached; 128 + n stopped by signal n. With 0 and 1, --out is complete;
+otherwise nothing has its name.
+"""
+
+
+class _Stopped(BaseException):
+    """A signal asked to stop. Not an Exception: nobody but this file may catch it."""
+
+
+class _Signals:
+    """Turns SIGINT and SIGTERM into `_Stopped`, but not in the middle of a line of output."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._is_writing = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def write(self, stream: BinaryIO, data: bytes) -> None:
+        self._is_writing = True
+        try:
+            stream.write(data)
+            stream.flush()
+        finally:
+            self._is_writing = False
+        if self.number:
+            raise _Stopped
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        waits = self._is_writing and not self.number  # who asks twice need not wait
+        self.number = number
+        if not waits:
+            raise _Stopped
+
+
+def run_judge(arguments: Sequence[str]) -> int:
+    """The command; its exit code."""
+    options = _parser().parse_args(list(arguments))
+    problem = _problem(options)
+    if problem is not None:
+        return _refuse(problem)
+    signals = _Signals()
+    try:
+        with signals.handled():
+            rows, bad, first_error = _judge(options, None, signals)
+    except _Stopped:
+        _say(f"stopped by {signal.Signals(signals.number).name}; {_left(options)}")
+        return EXIT_SIGNAL + signals.number
+    except BrokenPipeError:  # who reads our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_SIGNAL + signal.SIGPIPE
+    except JudgeUnavailableError as error:
+        _say(f"{error}; {_left(options)}")
+        return EXIT_NO_MODEL
+    except OSError as error:
+        return _refuse(f"{error.filename or options.out}: {error.strerror}; {_left(options)}")
+    if bad:
+        _say(f"{bad} of {rows} rows are bad; the first: {first_error}")
+    return EXIT_BAD_ROWS if bad else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m seif_nemo judge",
+        description="Verdicts on responses: one line of JSON per line of input.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--in", dest="source", required=True, metavar="FILE", help="rows, one JSON per line; - is stdin"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="verdicts; - is stdout")
+    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    parser.add_argument("--loose", action="store_true", help="judge instruction ids by IFEval's loose criterion")
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes; default 1")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer from 1 to 1024")
+    return int(text)
+
+
+def _problem(options: argparse.Namespace) -> str | None:
+    """What is wrong with the files, before anything is read."""
+    source, out = Path(options.source), Path(options.out)
+    if options.source != _STREAM and not source.exists():
+        return f"--in {source}: there is no such file"
+    if options.source != _STREAM and source.is_dir():
+        return f"--in {source} is a directory"
+    if options.out == _STREAM:
+        return None
+    if out.is_dir():
+        return f"--out {out} is a directory"
+    if options.source != _STREAM and out.exists() and out.samefile(source):
+        return f"--out {out} is the same file as --in"
+    if out.is_file() and not options.force:
+        return f"--out {out} exists; --force replaces it"
+    if not out.absolute().parent.is_dir():
+        return f"--out {out}: there is no directory {out.absolute().parent}"
+    return None
+
+
+def _judge(options: argparse.Namespace, ask: AskQuestions | None, signals: _Signals) -> tuple[int, int, str | None]:
+    """(rows, bad rows, the first bad one's error)."""
+    rows, bad, first_error = 0, 0, None
+    with ExitStack() as stack:
+        streams_in = options.source == _STREAM
+        source = sys.stdin.buffer if streams_in else stack.enter_context(Path(options.source).open("rb"))
+        out = sys.stdout.buffer if options.out == _STREAM else stack.enter_context(open_whole(Path(options.out)))
+        batch = 1 if ask is None else _MODEL_BATCH
+        judged = judge_lines(read_lines(source), ask=ask, loose=options.loose, batch=batch, jobs=options.jobs)
+        for part in judged:
+            signals.write(out, part.output)
+            rows, bad, first_error = rows + part.rows, bad + part.bad, first_error or part.first_error
+    return rows, bad, first_error
+
+
+def _left(options: argparse.Namespace) -> str:
+    return "the output ends early" if options.out == _STREAM else f"{options.out} is not written"
+
+
+def _refuse(message: str) -> int:
+    _say(message)
+    return EXIT_BAD_USAGE
+
+
+def _say(line: str) -> None:
+    print(f"seif_nemo: {line}", file=sys.stderr, flush=True)
