@@ -2,15 +2,20 @@
 
 IFEval's relation is "at least" or "less than", so an interval becomes two items. What no id can say gets the id
 "seif:<kind>" with the spec's own fields as kwargs, never a dummy.
+
+Ids are read as specs with IFEval's own definition, unless the caller asks for ours. There a list of keywords is one
+spec, as it is one instruction of IFEval with one verdict: `text` holds a keyword a line, each with its line end. So a
+list of one ("sun\\n", keywords:existence) is not the keyword alone ("sun", keywords:frequency). Under our definition a
+spec holds one phrase, and a list is several specs.
 """
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from seif_nemo.constraints.specs import PARAGRAPH_DIVIDER, spec_from_fields, spec_to_fields, validate
-from seif_nemo.types.constraints import Kind, Scope, Spec
+from seif_nemo.types.constraints import Definition, Kind, Scope, Spec
 
 KwargValue = str | int | None | list[str]
 ONE_OF_OPTIONS = "My answer is yes.\nMy answer is no.\nMy answer is maybe."  # IFEval's id has no kwargs for them
@@ -65,6 +70,7 @@ class _Form:
     names: tuple[str, ...]  # kwargs it knows
     to_items: Callable[[Spec], list[dict[str, KwargValue]] | None]
     from_kwargs: FromKwargs
+    is_list: bool = False  # of keywords
 
 
 def _relation_form(instruction_id: str, kind: Kind, number: str, relation: str, text: str | None = None) -> _Form:
@@ -105,7 +111,8 @@ def _exact_form(instruction_id: str, kind: Kind, number: str, text: str | None =
 def _least_form(instruction_id: str, kind: Kind, number: str, text: str | None = None) -> _Form:
     def to_items(spec: Spec) -> list[dict[str, KwargValue]] | None:
         extra: dict[str, KwargValue] = {} if text is None else {text: spec.text}
-        return [{**extra, number: spec.low}] if spec.low > 0 and spec.high is None else None
+        fits = spec.low > 0 and spec.high is None and (text is not None or spec.text is None)
+        return [{**extra, number: spec.low}] if fits else None
 
     def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
         return [Spec(kind, low=_integer(kwargs, number), text=None if text is None else _text(kwargs, text))]
@@ -115,18 +122,42 @@ def _least_form(instruction_id: str, kind: Kind, number: str, text: str | None =
 
 def _plain_form(instruction_id: str, spec: Spec) -> _Form:
     """An id without kwargs: it says exactly this spec."""
-    return _Form(instruction_id, spec.kind, (), lambda s: [{}] if s == spec else None, lambda _: [spec])
+
+    def to_items(given: Spec) -> list[dict[str, KwargValue]] | None:
+        return [{}] if replace(given, definition=spec.definition) == spec else None
+
+    return _Form(instruction_id, spec.kind, (), to_items, lambda _: [spec])
 
 
 def _list_form(instruction_id: str, low: int, high: int | None, name: str) -> _Form:
-    """keywords:existence and keywords:forbidden_words: a list, one spec per word."""
-    return _Form(
-        instruction_id,
-        Kind.KEYWORD,
-        (name,),
-        lambda s: [{name: [s.text or ""]}] if (s.low, s.high) == (low, high) else None,
-        lambda kwargs: [Spec(Kind.KEYWORD, low=low, high=high, text=text) for text in _texts(kwargs, name)],
-    )
+    """keywords:existence and keywords:forbidden_words: a list of words; see the top of this file."""
+
+    def to_items(spec: Spec) -> list[dict[str, KwargValue]] | None:
+        texts = [spec.text or ""] if spec.definition is Definition.OURS else keyword_list(spec)
+        return [{name: texts}] if (spec.low, spec.high) == (low, high) and texts else None
+
+    def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
+        return [Spec(Kind.KEYWORD, low=low, high=high, text=text) for text in _texts(kwargs, name)]
+
+    return _Form(instruction_id, Kind.KEYWORD, (name,), to_items, from_kwargs, is_list=True)
+
+
+def keyword_list(spec: Spec) -> list[str]:
+    """The words of a keyword spec with IFEval's definition, if it is a list; [] if it is one keyword to count."""
+    assert spec.kind is Kind.KEYWORD and spec.definition is Definition.IFEVAL, spec
+    *texts, rest = (spec.text or "").split("\n")
+    return [] if rest else texts
+
+
+def _under_ifeval(form: _Form, specs: list[Spec]) -> list[Spec]:
+    """The same specs with IFEval's definition: one for a list. Raises ValueError for a keyword of several lines."""
+    if form.kind is Kind.KEYWORD:
+        broken = [spec.text for spec in specs if "\n" in (spec.text or "")]
+        if broken:
+            raise ValueError(f"keyword {broken[0]!r} must be on one line")
+    if form.is_list:
+        specs = [replace(specs[0], text="".join(f"{spec.text}\n" for spec in specs))]
+    return [replace(spec, definition=Definition.IFEVAL) for spec in specs]
 
 
 def _text_form(instruction_id: str, kind: Kind, name: str) -> _Form:
@@ -197,10 +228,13 @@ def to_ifeval(spec: Spec) -> list[IfevalItem]:
     return [IfevalItem(f"{_OWN}{spec.kind.value}", dict(spec_to_fields(spec)))]
 
 
-def from_ifeval(instruction_id: str, kwargs: Mapping[str, object]) -> list[Spec]:
-    """The specs of one item; several for a list of keywords. Kwargs that are None are taken as absent.
+def from_ifeval(
+    instruction_id: str, kwargs: Mapping[str, object], *, definition: Definition = Definition.IFEVAL
+) -> list[Spec]:
+    """The specs of one item: one, but under our definition one per word of a list. Kwargs that are None are absent.
 
-    Raises ValueError for an id that the kinds here cannot express, unknown kwargs and ill-typed values.
+    An id of our own ("seif:<kind>") names its definition itself. Raises ValueError for an id that the kinds here cannot
+    express, unknown kwargs and ill-typed values.
     """
     given = {name: value for name, value in kwargs.items() if value is not None}
     if instruction_id.startswith(_OWN):
@@ -215,20 +249,22 @@ def from_ifeval(instruction_id: str, kwargs: Mapping[str, object]) -> list[Spec]
     unknown = sorted(set(given) - set(form.names))
     if unknown:
         raise ValueError(f"kwargs {unknown} are not known to {instruction_id!r}, which takes {sorted(form.names)}")
-    return [validate(spec) for spec in form.from_kwargs(given)]
+    specs = [validate(spec) for spec in form.from_kwargs(given)]
+    if definition is Definition.OURS:
+        return specs
+    return [validate(spec) for spec in _under_ifeval(form, specs)]
 
 
-def merge(items: Sequence[IfevalItem]) -> list[Spec]:
+def merge(items: Sequence[IfevalItem], *, definition: Definition = Definition.IFEVAL) -> list[Spec]:
     """The specs of several items, in order, with intervals of the same count intersected: inverse of `to_ifeval`.
 
     Raises ValueError where two items leave no number between them.
     """
-    merged: dict[tuple[Kind, str | None, Scope], Spec] = {}
+    merged: dict[Spec, Spec] = {}
     for item in items:
-        for spec in from_ifeval(item.instruction_id, item.kwargs):
-            key = (spec.kind, spec.text, spec.scope)
+        for spec in from_ifeval(item.instruction_id, item.kwargs, definition=definition):
+            key = replace(spec, low=0, high=None)
             other = merged.get(key, spec)
             highs = [s.high for s in (spec, other) if s.high is not None]
-            high = min(highs) if highs else None
-            merged[key] = validate(Spec(spec.kind, max(spec.low, other.low), high, spec.text, spec.scope))
+            merged[key] = validate(replace(spec, low=max(spec.low, other.low), high=min(highs, default=None)))
     return list(merged.values())

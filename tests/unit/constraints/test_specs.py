@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seif_nemo.constraints.ifeval import FORMS, IfevalItem, from_ifeval, merge, to_ifeval
 from seif_nemo.constraints.specs import NTH_SCOPES, spec_from_json, spec_to_json, validate
-from seif_nemo.types.constraints import Kind, Scope, Spec
+from seif_nemo.types.constraints import Definition, Kind, Scope, Spec
 from tests.unit.constraints.makers import draw_spec
 
 PLAIN = {"index": None, "definition": "ours"}
@@ -141,13 +141,13 @@ def test_other_json_is_refused(text: str) -> None:
 )
 def test_ifeval_items(spec: Spec, items: list[tuple[str, dict[str, object]]]) -> None:
     assert [(item.instruction_id, item.kwargs) for item in to_ifeval(spec)] == items
-    assert merge(to_ifeval(spec)) == [spec]
+    assert merge(to_ifeval(spec), definition=Definition.OURS) == [spec]
 
 
 @given(SPECS)
 def test_ifeval_round_trip(spec: Spec) -> None:
     items = to_ifeval(spec)
-    assert merge(items) == [spec]
+    assert merge(items, definition=Definition.OURS) == [spec]
     for item in items:
         assert json.loads(json.dumps(item.kwargs)) == item.kwargs
 
@@ -158,12 +158,12 @@ def test_every_id_is_known_both_ways() -> None:
 
 def test_ifeval_items_of_others() -> None:
     nothing = {"num_words": None, "prompt_to_repeat": None}
-    assert from_ifeval("keywords:existence", {"keywords": ["a", "b"], **nothing}) == [
+    assert from_ifeval("keywords:existence", {"keywords": ["a", "b"], **nothing}, definition=Definition.OURS) == [
         Spec(Kind.KEYWORD, low=1, text="a"),
         Spec(Kind.KEYWORD, low=1, text="b"),
     ]
     assert from_ifeval("length_constraints:number_words", {"num_words": 300.0, "relation": "at least"}) == [
-        Spec(Kind.WORDS, low=300)
+        Spec(Kind.WORDS, low=300, definition=Definition.IFEVAL)
     ]
 
 
@@ -195,7 +195,7 @@ def test_items_that_leave_nothing_between_them() -> None:
     items = [*to_ifeval(Spec(Kind.WORDS, low=9)), *to_ifeval(Spec(Kind.WORDS, high=3))]
     with pytest.raises(ValueError, match="high=3 must be in"):
         merge(items)
-    assert merge([IfevalItem("punctuation:no_comma", {}), *items[:1]]) == [
+    assert merge([IfevalItem("punctuation:no_comma", {}), *items[:1]], definition=Definition.OURS) == [
         Spec(Kind.COMMAS, high=0),
         Spec(Kind.WORDS, low=9),
     ]
