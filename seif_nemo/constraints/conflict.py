@@ -5,13 +5,13 @@ Both are provable under the rules of `verify`: a reported conflict means that no
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from seif_nemo.constraints.specs import COUNT_KINDS
+from seif_nemo.constraints.specs import COUNT_KINDS, LIST_KINDS
 from seif_nemo.constraints.text import COMMAS, count_phrase, fold, is_wordy, phrase_core, word_parts, words
 from seif_nemo.constraints.verify import least_words
-from seif_nemo.types.constraints import Constraint, Kind, Reading, Scope, Spec
+from seif_nemo.types.constraints import Constraint, Definition, Kind, Reading, Scope, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,37 @@ class Duplicate:
 
 PairRule = Callable[[Spec, Spec], str | None]
 
+# What is counted of these holds a word that no other of its kind holds.
+_WORDY_COUNTS = frozenset(
+    {
+        Kind.WORDS,
+        Kind.SENTENCES,
+        Kind.PARAGRAPHS,
+        Kind.BULLETS,
+        Kind.NUMBERED,
+        Kind.HEADINGS,
+        Kind.PLACEHOLDERS,
+        Kind.HIGHLIGHTS,
+        Kind.SECTIONS,
+        Kind.CAPITAL_WORDS,
+    }
+)
 
-def _key(spec: Spec) -> tuple[Kind, str, Scope]:
-    """Specs with one key count the same thing."""
-    if spec.text is None:
-        return spec.kind, "", spec.scope
+
+def _expand(spec: Spec) -> list[Spec]:
+    """One spec per phrase for a kind that lists several, each implied by the whole; else the spec itself."""
+    if spec.kind not in LIST_KINDS - {Kind.ONE_OF} or spec.text is None:
+        return [spec]
+    kind = Kind.KEYWORD if spec.kind is Kind.KEYWORDS else spec.kind
+    return [replace(spec, kind=kind, text=phrase) for phrase in spec.text.split("\n")]
+
+
+def _key(spec: Spec) -> tuple[Kind, str, Scope, int, Definition]:
+    """Specs with one key count the same thing, in the same part, by the same rules."""
+    text = spec.text or ""
     is_edge = spec.kind in (Kind.STARTS_WITH, Kind.ENDS_WITH)
-    return spec.kind, phrase_core(spec.text) if is_edge else " ".join(fold(spec.text).split()), spec.scope
+    core = phrase_core(text) if is_edge else " ".join(fold(text).split())
+    return spec.kind, core, spec.scope, spec.index or 0, spec.definition
 
 
 def _promised(spec: Spec) -> tuple[str, int]:
@@ -47,6 +71,8 @@ def _promised(spec: Spec) -> tuple[str, int]:
         return "", 0
     if spec.kind in (Kind.STARTS_WITH, Kind.ENDS_WITH):
         return phrase_core(spec.text), 1
+    if spec.kind in (Kind.BOLD, Kind.EMPHASIS):
+        return fold(spec.text), 1
     return (fold(spec.text), spec.low) if spec.kind in (Kind.KEYWORD, Kind.SECTIONS) else ("", 0)
 
 
@@ -66,7 +92,7 @@ def _needed_words(spec: Spec) -> int:
     if spec.kind in (Kind.KEYWORD, Kind.STARTS_WITH, Kind.ENDS_WITH):
         phrase, times = _promised(spec)
         own = times * _phrase_words(phrase)
-    elif spec.kind in COUNT_KINDS - {Kind.LETTER, Kind.COMMAS}:
+    elif spec.kind in _WORDY_COUNTS:
         own = spec.low
     return max(own, least_words(spec))
 
@@ -151,9 +177,14 @@ def _bounds_exclude(a: Spec, b: Spec) -> str | None:
     return f"{what}: at least {low} and at most {high}"
 
 
+def _is_plain(spec: Spec) -> bool:
+    """Speaks of the whole response, by the rules that the pair rules reason about."""
+    return spec.scope is Scope.RESPONSE and spec.definition is Definition.OURS
+
+
 def _pair_reason(a: Spec, b: Spec) -> str | None:
     reason = _bounds_exclude(a, b)
-    if reason is not None or not a.scope is b.scope is Scope.RESPONSE:
+    if reason is not None or not (_is_plain(a) and _is_plain(b)):
         return reason
     for rule in PAIR_RULES:
         reason = rule(a, b) or rule(b, a)
@@ -165,7 +196,7 @@ def _pair_reason(a: Spec, b: Spec) -> str | None:
 def _joint_conflicts(indexed: Sequence[tuple[int, Spec]]) -> list[Conflict]:
     """Phrases that share no word need their words side by side: together they may exceed a limit that each one fits."""
     found: list[Conflict] = []
-    whole = [(i, s) for i, s in indexed if s.scope is Scope.RESPONSE]
+    whole = [(i, s) for i, s in indexed if _is_plain(s)]
     promised = [(i, *_promised(s)) for i, s in whole if s.kind in (Kind.KEYWORD, Kind.STARTS_WITH, Kind.ENDS_WITH)]
     promised.sort(key=lambda item: (-item[2] * _phrase_words(item[1]), item[0]))
     for place, limit in ((i, s.high) for i, s in whole if s.kind is Kind.WORDS and s.high is not None):
@@ -182,7 +213,7 @@ def _joint_conflicts(indexed: Sequence[tuple[int, Spec]]) -> list[Conflict]:
             needed += cost
             if needed > limit and len(used) > 1:
                 reason = f"the phrases demanded need {needed} words, at most {limit} allowed"
-                found.append(Conflict(tuple(sorted([*used, place])), reason))
+                found.append(Conflict(tuple(sorted({*used, place})), reason))
                 break
     return found
 
@@ -192,11 +223,11 @@ def conflicts(specs: Sequence[Spec | None]) -> tuple[Conflict, ...]:
 
     Sound: no response passes `verify` for all specs of a conflict. Not complete: silence proves nothing.
     """
-    indexed = [(i, spec) for i, spec in enumerate(specs) if spec is not None]
+    indexed = [(i, part) for i, spec in enumerate(specs) if spec is not None for part in _expand(spec)]
     found: list[Conflict] = []
     for (i, a), (j, b) in combinations(indexed, 2):
-        reason = _pair_reason(a, b)
-        if reason is not None:
+        reason = _pair_reason(a, b) if i != j else None
+        if reason is not None and not any(conflict.indices == (i, j) for conflict in found):
             found.append(Conflict((i, j), reason))
     pairs = {conflict.indices for conflict in found}
     for joint in _joint_conflicts(indexed):
@@ -228,7 +259,7 @@ def _duplicate_reason(a: Spec, b: Spec) -> str | None:
         if a.kind not in COUNT_KINDS or both_low or both_high:
             return f"the same limit twice: {a.kind.value}"
         return None
-    if a.scope is b.scope is Scope.RESPONSE and (_follows(a, b) or _follows(b, a)):
+    if _is_plain(a) and _is_plain(b) and (_follows(a, b) or _follows(b, a)):
         return f"one follows from the other: {a.text!r} and {b.text!r}"
     return None
 

@@ -22,6 +22,9 @@ WHOLE_KINDS = frozenset(
         Kind.TITLE,
         Kind.QUOTED,
         Kind.JSON,
+        Kind.MARKDOWN,
+        Kind.BOLD,
+        Kind.EMPHASIS,
         Kind.LANGUAGE,
         Kind.POSTSCRIPT,
         Kind.REPEAT_PROMPT,
@@ -33,7 +36,10 @@ COUNT_KINDS = frozenset(Kind) - WHOLE_KINDS - {Kind.PARAGRAPH_START}
 TEXT_KINDS = frozenset(
     {
         Kind.KEYWORD,
+        Kind.KEYWORDS,
         Kind.LETTER,
+        Kind.BOLD,
+        Kind.EMPHASIS,
         Kind.SECTIONS,
         Kind.SEPARATORS,
         Kind.STARTS_WITH,
@@ -45,11 +51,20 @@ TEXT_KINDS = frozenset(
         Kind.PARAGRAPH_START,
     }
 )
-LONG_TEXT_KINDS = frozenset({Kind.REPEAT_PROMPT, Kind.ONE_OF})
+# Kinds whose text holds several phrases, one per line.
+LIST_KINDS = frozenset({Kind.KEYWORDS, Kind.BOLD, Kind.EMPHASIS, Kind.ONE_OF})
+LONG_TEXT_KINDS = frozenset({Kind.REPEAT_PROMPT, Kind.ONE_OF, Kind.KEYWORDS})
 # Kinds that every response has some of, so that a limit of 0 is nonsense.
 NEVER_ZERO = frozenset({Kind.WORDS, Kind.CHARACTERS, Kind.LINES, Kind.SENTENCES, Kind.PARAGRAPHS, Kind.PARAGRAPH_START})
 NTH_SCOPES = frozenset({Scope.NTH_PARAGRAPH, Scope.NTH_SENTENCE, Scope.NTH_ITEM})
 PARAGRAPH_DIVIDER = "***"
+BOLD_MARK = "**"
+# Kinds whose text is a choice or left out.
+CHOSEN_TEXTS: dict[Kind, tuple[str, ...]] = {
+    Kind.PARAGRAPHS: (PARAGRAPH_DIVIDER,),
+    Kind.BULLETS: ("*", "-", "+", "•"),
+    Kind.HIGHLIGHTS: (BOLD_MARK,),
+}
 
 _FIELDS = ("kind", "low", "high", "text", "scope", "index", "definition")
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}(?:-[a-z]{2})?")
@@ -85,11 +100,21 @@ def _validate_index(spec: Spec, where: str) -> None:
 
 
 def _validate_text(spec: Spec, where: str) -> None:
-    if spec.kind is Kind.PARAGRAPHS:
-        if spec.text not in (None, PARAGRAPH_DIVIDER):
-            raise ValueError(f"{where}: text={spec.text!r} must be None or {PARAGRAPH_DIVIDER!r}, the divider")
+    if spec.kind in CHOSEN_TEXTS:
+        if spec.text is not None and spec.text not in CHOSEN_TEXTS[spec.kind]:
+            choices = " or ".join(map(repr, CHOSEN_TEXTS[spec.kind]))
+            what = ", the divider" if spec.kind is Kind.PARAGRAPHS else ""
+            raise ValueError(f"{where}: text={spec.text!r} must be None or {choices}{what}")
         return
-    if spec.kind is Kind.REPEAT_PROMPT and spec.text is None:
+    if spec.text is None and spec.kind in (Kind.REPEAT_PROMPT, Kind.MARKS, Kind.UPPERCASE, Kind.LOWERCASE):
+        return
+    if spec.kind is Kind.MARKS:
+        if not spec.text or len(spec.text) > MAX_TEXT or any(c.isalnum() or c.isspace() for c in spec.text):
+            raise ValueError(f"{where}: text={spec.text!r} must be None or punctuation marks without white space")
+        return
+    if spec.kind in (Kind.UPPERCASE, Kind.LOWERCASE, Kind.LANGUAGE):
+        if _LANGUAGE_CODE.fullmatch(spec.text or "") is None:
+            raise ValueError(f"{where}: text={spec.text!r} must be an ISO 639-1 code, such as 'en' or 'zh-cn'")
         return
     if spec.kind not in TEXT_KINDS | LONG_TEXT_KINDS:
         if spec.text is not None:
@@ -98,8 +123,8 @@ def _validate_text(spec: Spec, where: str) -> None:
     longest = MAX_LONG_TEXT if spec.kind in LONG_TEXT_KINDS else MAX_TEXT
     if spec.text is None or not fold(spec.text) or len(spec.text) > longest:
         raise ValueError(f"{where}: text={spec.text!r} must be 1 to {longest} visible characters")
-    if spec.kind is Kind.LANGUAGE and _LANGUAGE_CODE.fullmatch(spec.text) is None:
-        raise ValueError(f"{where}: text={spec.text!r} must be an ISO 639-1 code, such as 'en' or 'zh-cn'")
+    if spec.kind in LIST_KINDS and not all(fold(line) for line in spec.text.split("\n")):
+        raise ValueError(f"{where}: text={spec.text!r} must hold a phrase in each line")
     if spec.kind is Kind.LETTER and (len(spec.text) != 1 or spec.text.isspace()):
         raise ValueError(f"{where}: text={spec.text!r} must be one character")
     if spec.kind is Kind.SECTIONS and not words(spec.text):

@@ -184,11 +184,12 @@ def titles(text: str) -> list[str]:
     return [inner for inner in _TITLE.findall(text) if words(inner)]
 
 
-def bullets(text: str) -> list[str]:
-    """Contents of markdown bullet lines ("* x", "- x", "• x") that hold a word."""
+def bullets(text: str, mark: str | None = None) -> list[str]:
+    """Contents of markdown bullet lines ("* x", "- x", "• x") that hold a word; of those with this mark, if given."""
     body = text.strip('"')
     lines = [line for line in body.split("\n") if not _DIVIDER.match(line)]
-    items = [_BULLET.sub("", line, count=1) for line in lines if _BULLET.match(line)]
+    lines = [line for line in lines if _BULLET.match(line) and (mark is None or line.lstrip(" \t").startswith(mark))]
+    items = [_BULLET.sub("", line, count=1) for line in lines]
     return [item for item in items if words(item)]
 
 

@@ -1,8 +1,8 @@
 """Rules: whether a response satisfies a spec. `COUNTERS` and `CHECKS` hold one entry per kind.
 
 What differs from the public IFEval checkers, on purpose: keywords are never regular expressions and match whole words;
-"don't" and "well-known" are one word; full-width commas and curly quotes count; sentences need no data files; language
-is not looked at; a phrase at the end may be followed by the sentence's own stop; JSON is an object or a list.
+"don't" and "well-known" are one word; full-width commas and curly quotes count; sentences need no data files; case
+does not imply a language; a phrase at the end may be followed by the sentence's own stop; JSON is an object or a list.
 
 Vacuous passes are refused. A response without a word fails everything, and so does one that only repeats the seed
 question. A demand that merely limits or forbids, and one on case or quotation, needs a response of two words at least
@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from seif_nemo.constraints.language import detect_language
+from seif_nemo.constraints.language import language_problem
+from seif_nemo.constraints.markup import count_bold, count_marks, has_markup, missing_emphasis
 from seif_nemo.constraints.specs import COUNT_KINDS
 from seif_nemo.constraints.text import (
     COMMAS,
@@ -66,7 +67,9 @@ def _count_placeholders(text: str, _: str) -> Counts:
     return _same(sum(any(c.isalpha() for c in inner) and bool(words(inner)) for inner in _PLACEHOLDER.findall(text)))
 
 
-def _count_highlights(text: str, _: str) -> Counts:
+def _count_highlights(text: str, mark: str) -> Counts:
+    if mark:
+        return _same(count_bold(text))
     return _same(sum(bool(words(found)) for found in _HIGHLIGHT.findall(_LIST_MARK.sub("", text))))
 
 
@@ -82,18 +85,27 @@ def _count_keyword(text: str, phrase: str) -> Counts:
     return count_phrase(folded, phrase, whole_words=True), count_phrase(folded, phrase, whole_words=False)
 
 
+def _count_keywords(text: str, phrases: str) -> Counts:
+    """The rarest and the most frequent of them: what bounds on each of them are held to."""
+    counts = [_count_keyword(text, phrase) for phrase in phrases.split("\n")]
+    return min(certain for certain, _ in counts), max(possible for _, possible in counts)
+
+
 COUNTERS: dict[Kind, Counter] = {
     Kind.WORDS: lambda text, _: _same(len(words(text))),
     Kind.SENTENCES: lambda text, _: _same(len(sentences(text))),
     Kind.PARAGRAPHS: lambda text, divider: _same(len(paragraphs(text, divider or None))),
-    Kind.BULLETS: lambda text, _: _same(len(bullets(text))),
+    Kind.BULLETS: lambda text, mark: _same(len(bullets(text, mark or None))),
     Kind.PLACEHOLDERS: _count_placeholders,
     Kind.HIGHLIGHTS: _count_highlights,
     Kind.SECTIONS: _count_sections,
     Kind.KEYWORD: _count_keyword,
+    Kind.KEYWORDS: _count_keywords,
     Kind.LETTER: lambda text, letter: _same(fold(text).count(fold(letter))),
     Kind.CAPITAL_WORDS: lambda text, _: _same(sum(is_capital(word) for word in words(text))),
     Kind.COMMAS: lambda text, _: _same(sum(c in COMMAS for c in text)),
+    Kind.MARKS: count_marks,
+    Kind.DIGITS: lambda text, _: _same(sum(c.isdigit() for c in text)),
     Kind.CHARACTERS: lambda text, _: _same(len(text)),
     Kind.LINES: lambda text, _: _same(sum(bool(line.strip()) for line in text.split("\n"))),
     Kind.NUMBERED: lambda text, _: _same(len(numbered_items(text))),
@@ -106,21 +118,27 @@ _NOUNS = {
     Kind.BULLETS: "bullet points",
     Kind.HIGHLIGHTS: "highlighted sections",
     Kind.KEYWORD: "times",
+    Kind.KEYWORDS: "times",
+    Kind.MARKS: "punctuation marks",
     Kind.LETTER: "times",
     Kind.CAPITAL_WORDS: "words in capitals",
 }
 
 
-def _check_uppercase(text: str, _: str, __: str) -> str | None:
+def _check_uppercase(text: str, _: str, code: str) -> str | None:
     if any(_is_lower(c) for c in text):
         return "has lowercase letters"
-    return None if any(is_capital(word) for word in words(text)) else "has no capital letters"
+    if not any(is_capital(word) for word in words(text)):
+        return "has no capital letters"
+    return language_problem(text.lower(), code) if code else None  # profiles of languages are in small letters
 
 
-def _check_lowercase(text: str, _: str, __: str) -> str | None:
+def _check_lowercase(text: str, _: str, code: str) -> str | None:
     if any(c.isupper() or c.istitle() for c in text):
         return "has capital letters"
-    return None if any(c.islower() for c in text) else "has no lowercase letters"
+    if not any(c.islower() for c in text):
+        return "has no lowercase letters"
+    return language_problem(text, code) if code else None
 
 
 def _check_quoted(text: str, _: str, __: str) -> str | None:
@@ -137,9 +155,14 @@ def _check_json(_: str, raw: str, __: str) -> str | None:
     return None if isinstance(value, dict | list) else "is a bare JSON value, not an object or a list"
 
 
-def _check_language(text: str, _: str, code: str) -> str | None:
-    found = detect_language(text)
-    return None if found == code else f"is in {found or 'no known language'!r}, not {code!r}"
+def _check_bold(text: str, _: str, phrases: str) -> str | None:
+    missing = missing_emphasis(text, phrases, bold=True)
+    return None if missing is None else f"has {missing!r} nowhere in bold"
+
+
+def _check_emphasis(text: str, _: str, phrases: str) -> str | None:
+    missing = missing_emphasis(text, phrases, bold=False)
+    return None if missing is None else f"has {missing!r} nowhere in emphasis"
 
 
 def _check_postscript(text: str, _: str, marker: str) -> str | None:
@@ -172,7 +195,10 @@ CHECKS: dict[Kind, Check] = {
     Kind.TITLE: lambda text, _, __: None if titles(text) else "has no <<title>>",
     Kind.QUOTED: _check_quoted,
     Kind.JSON: _check_json,
-    Kind.LANGUAGE: _check_language,
+    Kind.MARKDOWN: lambda text, _, __: None if has_markup(text) else "has no markdown markup",
+    Kind.BOLD: _check_bold,
+    Kind.EMPHASIS: _check_emphasis,
+    Kind.LANGUAGE: lambda text, _, code: language_problem(text, code),
     Kind.POSTSCRIPT: _check_postscript,
     Kind.REPEAT_PROMPT: lambda text, _, prompt: None if starts_with(text, prompt) else "does not repeat the prompt",
     Kind.TWO_RESPONSES: _check_two_responses,
@@ -195,7 +221,7 @@ def least_words(spec: Spec) -> int:
         return max(spec.low, 2 if spec.high is None else min(2, spec.high))
     if spec.kind in COUNT_KINDS:
         return 2 if spec.low == 0 else 1
-    return 2 if spec.kind in (Kind.UPPERCASE, Kind.LOWERCASE, Kind.QUOTED) else 1
+    return 2 if spec.kind in (Kind.UPPERCASE, Kind.LOWERCASE, Kind.QUOTED, Kind.MARKDOWN) else 1
 
 
 def _demand(spec: Spec) -> str:
@@ -219,6 +245,13 @@ def _judge_paragraph_start(spec: Spec, text: str) -> tuple[bool, str]:
 def _judge(spec: Spec, text: str, raw: str) -> tuple[bool, str]:
     if spec.kind is Kind.PARAGRAPH_START:
         return _judge_paragraph_start(spec, text)
+    if spec.kind is Kind.KEYWORDS and spec.text is not None:
+        evidence = ""
+        for phrase in spec.text.split("\n"):  # the evidence names one
+            passed, evidence = _judge(replace(spec, kind=Kind.KEYWORD, text=phrase), text, raw)
+            if not passed:
+                return False, evidence
+        return True, f"each: {evidence}"
     if spec.kind in CHECKS:
         problem = CHECKS[spec.kind](text, raw, spec.text or "")
         return problem is None, problem or f"{spec.kind.value}: yes"

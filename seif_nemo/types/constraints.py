@@ -16,25 +16,31 @@ class Kind(StrEnum):
     LINES = "lines"  # that hold a visible character
     SENTENCES = "sentences"
     PARAGRAPHS = "paragraphs"
-    BULLETS = "bullets"
+    BULLETS = "bullets"  # text: the mark they start with, such as "*"; None: any
     NUMBERED = "numbered"  # items of numbered lists
     TABLES = "tables"  # markdown tables
     HEADINGS = "headings"  # markdown headings
     PLACEHOLDERS = "placeholders"  # [name] in square brackets
-    HIGHLIGHTS = "highlights"  # *highlighted section*
+    HIGHLIGHTS = "highlights"  # *highlighted section*; text "**": **in bold** only
     SECTIONS = "sections"  # text: the splitter word, such as "Section"
     KEYWORD = "keyword"  # text: the word or phrase; forbidding it is high = 0
+    KEYWORDS = "keywords"  # text: words or phrases, one per line; the bounds hold for each of them
     LETTER = "letter"  # text: one letter
     CAPITAL_WORDS = "capital_words"
     COMMAS = "commas"  # forbidding them is high = 0
+    MARKS = "marks"  # text: punctuation marks of which each counts, such as "!"; None: all punctuation
+    DIGITS = "digits"
     SEPARATORS = "separators"  # text: the separator, such as "***" or "---"
-    UPPERCASE = "uppercase"  # the whole response; no bounds
-    LOWERCASE = "lowercase"
+    UPPERCASE = "uppercase"  # the whole response; no bounds; text: a language code that is demanded besides, or None
+    LOWERCASE = "lowercase"  # text: as above
     STARTS_WITH = "starts_with"  # text: the phrase
     ENDS_WITH = "ends_with"  # text: the phrase
     TITLE = "title"  # <<title>>
     QUOTED = "quoted"  # the whole response in double quotes
     JSON = "json"
+    MARKDOWN = "markdown"  # some markup that markdown renders
+    BOLD = "bold"  # text: words or phrases, one per line; each is in bold somewhere
+    EMPHASIS = "emphasis"  # text: as above; in bold, italics or marked
     LANGUAGE = "language"  # text: ISO 639-1 code
     POSTSCRIPT = "postscript"  # text: its marker, such as "P.S."
     REPEAT_PROMPT = "repeat_prompt"  # text: what to repeat first; None: the seed question

@@ -14,7 +14,7 @@ PHRASES = ("river", "art", "the", "well", "thank you", "river bank", "that is al
 # Kinds that `build` does not know how to satisfy yet.
 _NOT_DRAWN = """
 characters lines numbered tables headings separators language postscript repeat_prompt two_responses one_of
-paragraph_start
+paragraph_start keywords marks digits markdown bold emphasis
 """
 DRAWN = [kind for kind in Kind if kind not in _NOT_DRAWN.split()]
 LETTERS = ("e", "z", "r", "m")

@@ -1,0 +1,96 @@
+"""Markdown in a response: emphasised phrases, and whether there is any markup at all. Text has been through `clean`.
+
+Patterns are linear: each run is possessive and ends where the next opening mark could stand.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from seif_nemo.constraints.text import (
+    COMMAS,
+    bullets,
+    count_phrase,
+    count_tables,
+    fold,
+    headings,
+    numbered_items,
+    words,
+)
+
+_HTML = r"<({0})>([^<\n]++)</\1>"
+_STARS_BOLD = re.compile(r"\*\*(?=\S)((?:[^*\n]|\*(?!\*))++)\*\*")
+_LINES_BOLD = re.compile(r"(?<!\w)__(?=\S)((?:[^_\n]|_(?!_))++)__(?!\w)")
+_HTML_BOLD = re.compile(_HTML.format("b|strong"), re.IGNORECASE)
+_STARS = re.compile(r"(?<!\*)\*(?=[^\s*])([^*\n]++)\*(?!\*)")
+_LINES = re.compile(r"(?<![\w])_(?=[^\s_])([^_\n]++)_(?!\w)")
+_MARKED = re.compile(r"==(?=[^\s=])([^=\n]++)==")
+_HTML_EMPHASIS = re.compile(_HTML.format("em|i|mark|u"), re.IGNORECASE)
+_LIST_MARK = re.compile(r"^[ \t]*+[*+\-][ \t]++", re.MULTILINE)
+_OTHER = re.compile(
+    r"^[ \t]*+(?:```|~~~|> ?\S|(?:-[ \t]*+){3,}+$|(?:\*[ \t]*+){3,}+$|(?:_[ \t]*+){3,}+$)"  # code, quotation, rule
+    r"|`[^`\n]++`|\[[^\[\]\n]++\]\([^()\s]++\)",  # code within a line, link
+    re.MULTILINE,
+)
+_ENDS = "\ue000"  # stands between two spans, so that no phrase is found across them
+# Marks that NFKC does not make one of ASCII.
+_ASCII_MARK = {"。": ".", "、": ",", "﹒": ".", "–": "—", "―": "—"}
+_IN_WORDS = frozenset("'-")
+
+
+@lru_cache(maxsize=64)
+def _spans(text: str, bold: bool) -> str:
+    """Folded texts in bold (or in any emphasis), side by side."""
+    body = _LIST_MARK.sub("", text)
+    found = [m[1] for pattern in (_STARS_BOLD, _LINES_BOLD) for m in pattern.finditer(body)]
+    found += [m[2] for m in _HTML_BOLD.finditer(body)]
+    if not bold:
+        found += [m[1] for pattern in (_STARS, _LINES, _MARKED) for m in pattern.finditer(body)]
+        found += [m[2] for m in _HTML_EMPHASIS.finditer(body)]
+    return fold(f" {_ENDS} ".join(span.strip("*_=") for span in found))
+
+
+def missing_emphasis(text: str, phrases: str, *, bold: bool) -> str | None:
+    """The first of the phrases, one per line, that stands nowhere in bold (or, unless `bold`, in any emphasis)."""
+    spans = _spans(text, bold)
+    return next((p for p in phrases.split("\n") if not count_phrase(spans, p, whole_words=True)), None)
+
+
+def count_bold(text: str) -> int:
+    """Sections **in bold** that hold a word."""
+    return sum(bool(words(m[1])) for m in _STARS_BOLD.finditer(_LIST_MARK.sub("", text)))
+
+
+def has_markup(text: str) -> bool:
+    """Some heading, list, emphasis, code, quotation, link, table or rule that markdown renders."""
+    is_listed = any(line.lstrip()[:1] in ("*", "-", "+") for line in text.split("\n")) and bool(bullets(text))
+    return bool(
+        is_listed
+        or headings(text)
+        or numbered_items(text)
+        or count_tables(text)
+        or _spans(text, False)
+        or _OTHER.search(text)
+    )
+
+
+def _ascii_mark(char: str) -> str:
+    narrow = unicodedata.normalize("NFKC", char)
+    return _ASCII_MARK.get(char, narrow if len(narrow) == 1 else char)
+
+
+def count_marks(text: str, marks: str) -> tuple[int, int]:
+    """Punctuation marks that certainly and possibly count; of the characters in `marks`, or all where it is empty.
+
+    Full-width marks count as the ASCII ones. An apostrophe or hyphen may belong to a word, so it counts for certain
+    only where it is named.
+    """
+    folded = [_ascii_mark(char) for char in text]
+    if marks:
+        wanted = {_ascii_mark(mark) for mark in marks}
+        if "," in wanted:
+            wanted.update(COMMAS)
+        count = sum(char in wanted for char in folded)
+        return count, count
+    found = [char for char in folded if unicodedata.category(char).startswith("P")]
+    return sum(char not in _IN_WORDS for char in found), len(found)
