@@ -101,12 +101,14 @@ class InstructorRewardKind(Enum):
 @dataclass(kw_only=True, slots=True)
 class InstructorRewardConfig:
     kind: InstructorRewardKind = InstructorRewardKind.one_minus_rate
-    diversity_coefficient: float = 0.0  # × how common an instruction's demands are in its step, off the reward; 0: off
+    diversity_coefficient: float = (
+        0.0  # share of the reward lost if all of the step's instructions ask the same; 0: off
+    )
 
     def check(self, path: str) -> None:
         """Raises ValueError for values that can only be mistakes. `path` is the key of this group."""
-        if not 0 <= self.diversity_coefficient < math.inf:
-            raise ValueError(f"{path}.diversity_coefficient={self.diversity_coefficient} must be at least 0 (0: off)")
+        if not 0 <= self.diversity_coefficient <= 1:
+            raise ValueError(f"{path}.diversity_coefficient={self.diversity_coefficient} must be in [0, 1] (0: off)")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -92,12 +92,16 @@ def variance(follow_rates: Sequence[float]) -> float:
 
 
 def with_diversity(reward: float, *, common_share: float, coefficient: float) -> float:
-    """max(0, reward − coefficient · common_share), as R-Zero subtracts its cluster share (arXiv 2508.05004).
+    """reward · (1 − coefficient · common_share), both in [0, 1]: the more common a kept instruction, the less it pays.
 
-    `common_share` is `evolution.diversity.common_shares`' number for the instruction. Never below 0, which is what a
-    refused output gets: an instruction that is kept but common must not be worth less than one that does not parse.
+    `common_share` is what `evolution.diversity.common_shares` says of it. R-Zero (arXiv 2508.05004) subtracts the share
+    of the batch in the same cluster and cuts off at 0. There whole questions are clustered and shares are small; here
+    they are shares of single demands, in a batch without collapse 0.2 to 0.4 already, and subtracting them made many
+    instructions worth 0, which is what a refused output gets. As a factor it keeps the order: whatever is kept and pays
+    anything stays above what is refused, and groups keep their spread.
     """
-    return max(0.0, reward - coefficient * common_share)
+    assert 0.0 <= common_share <= 1.0, common_share
+    return reward * (1.0 - coefficient * common_share)
 
 
 def _mean(values: Sequence[float]) -> float:

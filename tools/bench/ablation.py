@@ -5,6 +5,10 @@
 Each run is `evolve experiment=tiny_<arm>` on one rank, from the base model that tools/make_tiny_model.py makes with the
 same seed, in OUT/<arm>-seed<seed>; its output is in the .log beside it. Runs that are finished are skipped, interrupted
 ones continue, and Ctrl-C stops all after the step they are in. What stands after `--` goes to every run as overrides.
+An arm whose gate keeps less has fewer Follower steps; to compare at equal steps, fix them:
+
+    … -- 'algorithm.follower.epochs=[9]' algorithm.follower.max_steps=40
+
 Writes OUT/ablation.json and OUT/ablation.md after every run; `--report-only` writes them and runs nothing.
 """
 
@@ -16,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -63,6 +68,7 @@ class Result:
     common_share: list[float | None]
     kept_share: list[float | None]  # of what the Instructor wrote in synthesis
     conflict_share: list[float | None]  # of the kept
+    follower_steps: list[float | None]  # an arm that keeps less trains less, unless the steps are fixed
 
     @property
     def is_finished(self) -> bool:
@@ -85,6 +91,7 @@ QUANTITIES: dict[str, Callable[[Result], float | None]] = {
     "common share": lambda r: r.common_share[-1],
     "kept": lambda r: r.kept_share[-1],
     "conflicts": lambda r: r.conflict_share[-1],
+    "Follower steps, all rounds": lambda r: math.fsum(steps or 0.0 for steps in r.follower_steps),
 }
 
 
@@ -132,6 +139,7 @@ def read_result(run: Run, *, rounds: int, ended: str) -> Result:
     def by_round(phase: Phase, value: str) -> list[float | None]:
         return [value_of(latest(metrics, round_, phase), value) for round_ in range(rounds + 1)]
 
+    steps = Counter((m.key.phase, m.key.round) for m in metrics)
     kept = by_round(Phase.SYNTHESIS, "synthesis/kept")
     asked = by_round(Phase.SYNTHESIS, "synthesis/asked")
     return Result(
@@ -147,6 +155,7 @@ def read_result(run: Run, *, rounds: int, ended: str) -> Result:
         common_share=by_round(Phase.SYNTHESIS, "synthesis/common_share"),
         kept_share=[None if k is None or not a else k / a for k, a in zip(kept, asked, strict=True)],
         conflict_share=by_round(Phase.SYNTHESIS, "synthesis/conflict_share"),
+        follower_steps=[float(steps[Phase.FOLLOWER, round_]) for round_ in range(rounds + 1)],
     )
 
 

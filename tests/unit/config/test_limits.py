@@ -47,7 +47,7 @@ GROUPS = {
         ("algorithm.dual_clip", [1.0, NAN], [1.5]),
         ("algorithm.micro_batch_rows", [0], [1]),
         ("algorithm.replay_share", [-0.1, 1.0, NAN], [0.0]),
-        ("algorithm.instructor_reward.diversity_coefficient", [-0.1, NAN, math.inf], [0.0, 2.0]),
+        ("algorithm.instructor_reward.diversity_coefficient", [-0.1, 1.1, NAN], [0.0, 1.0]),
         ("algorithm.instructor.epochs", [[], [1, -1]], [[0], [1, 0]]),
         ("algorithm.instructor.max_steps", [0, -1], [1, None]),
         ("algorithm.instructor.prompts_per_step", [0, -4], [4]),

@@ -117,9 +117,9 @@ def test_rewards_of_a_step():
     rates = [[1.0, 0.5], [], [0.5, 0.0], [], [None, 1.0]]
     config = InstructorRewardConfig(kind=InstructorRewardKind.band, diversity_coefficient=0.8)
     priced = price_instructions(decisions, rates, config=config, answers=2)
-    assert priced.rewards == pytest.approx([0.5 - 0.8 * 0.5, 0.0, 0.5 - 0.8 * 0.25, None, None])
+    assert priced.rewards == pytest.approx([0.5 * 0.6, 0.0, 0.5 * 0.8, None, None])
     assert priced.values == pytest.approx(
-        {"reward/common_share": 0.25, "reward/of_kept": 0.5, "reward/diversity_cost": 0.3}
+        {"reward/common_share": 0.25, "reward/of_kept": 0.5, "reward/diversity_cost": 0.15}
     )
     missing = price_instructions(decisions[4:], rates[4:], config=config, answers=2)
     assert (missing.rewards, missing.values) == ([None], {"reward/common_share": 0.0})

@@ -59,10 +59,12 @@ def test_instructor_reward_takes_rates_only_and_enough_of_them(kind: K, rates: l
         instructor_reward(kind, rates)
 
 
-def test_common_demands_cost_but_never_more_than_a_refusal() -> None:
-    assert with_diversity(0.75, common_share=0.5, coefficient=1.0) == 0.25
+def test_common_demands_cost_but_keep_an_instruction_above_a_refusal() -> None:
+    assert with_diversity(0.75, common_share=0.5, coefficient=1.0) == 0.375
     assert with_diversity(0.75, common_share=0.5, coefficient=0.0) == 0.75
-    assert with_diversity(0.25, common_share=0.5, coefficient=1.0) == 0.0
+    assert with_diversity(0.5, common_share=0.25, coefficient=0.5) == 0.4375
+    assert with_diversity(0.01, common_share=0.99, coefficient=1.0) > 0.0
+    assert with_diversity(1.0, common_share=1.0, coefficient=1.0) == 0.0
 
 
 def test_follower_reward() -> None:

@@ -24,6 +24,7 @@ def _result(arm, seed, first, last, *, ended="finished", kept=0.5):
         common_share=unknown,
         kept_share=[None, kept],
         conflict_share=unknown,
+        follower_steps=[0.0, 2.0],
     )
 
 
@@ -76,6 +77,8 @@ def run(tmp_path):
         UnitKey(0, Phase.EVALUATION, 0): {"eval/follow_rate": 0.4},
         UnitKey(1, Phase.PROBE_AFTER, 0): {"probe/difficulty": 0.3, "probe/solvable_share": 0.9},
         UnitKey(1, Phase.SYNTHESIS, 0): {"synthesis/kept": 30.0, "synthesis/asked": 40.0},
+        UnitKey(1, Phase.FOLLOWER, 0): {},
+        UnitKey(1, Phase.FOLLOWER, 1): {},
         UnitKey(1, Phase.EVALUATION, 0): {"eval/follow_rate": 0.6, "eval/strict_rate": 0.2},
     }
     with MetricsWriter(run.directory / "metrics.jsonl") as writer:
@@ -91,6 +94,7 @@ def test_a_result_is_what_the_run_directory_says(run):
     assert result.gain == pytest.approx(0.2)
     assert (result.strict_rate, result.kept_share) == ([None, 0.2], [None, 0.75])
     assert (result.difficulty_after, result.solvable_share) == ([None, 0.3], [None, 0.9])
+    assert result.follower_steps == [0.0, 2.0]
     assert ablation.read_result(run, rounds=2, ended="stopped").gain is None
 
 
