@@ -101,9 +101,7 @@ class InstructorRewardKind(Enum):
 @dataclass(kw_only=True, slots=True)
 class InstructorRewardConfig:
     kind: InstructorRewardKind = InstructorRewardKind.one_minus_rate
-    diversity_coefficient: float = (
-        0.0  # share of the reward lost if all of the step's instructions ask the same; 0: off
-    )
+    diversity_coefficient: float = 0.0  # share of the reward that a demand loses which all others make too; 0: off
 
     def check(self, path: str) -> None:
         """Raises ValueError for values that can only be mistakes. `path` is the key of this group."""
