@@ -3,10 +3,9 @@
 IFEval's relation is "at least" or "less than", so an interval becomes two items. What no id can say gets the id
 "seif:<kind>" with the spec's own fields as kwargs, never a dummy.
 
-Ids are read as specs with IFEval's own definition, unless the caller asks for ours. There a list of keywords is one
-spec, as it is one instruction of IFEval with one verdict: `text` holds a keyword a line, each with its line end. So a
-list of one ("sun\\n", keywords:existence) is not the keyword alone ("sun", keywords:frequency). Under our definition a
-spec holds one phrase, and a list is several specs.
+Ids are read as specs with IFEval's own definition, unless the caller asks for ours: one spec per item, as an
+instruction of IFEval has one verdict. Under IFEval's definition a list of words is always `Kind.KEYWORDS` and a keyword
+to count is `Kind.KEYWORD`: their rules differ.
 """
 
 import difflib
@@ -32,7 +31,7 @@ class IfevalItem:
 
 
 ToItems = Callable[[Spec], list[IfevalItem]]
-FromKwargs = Callable[[Mapping[str, object]], list[Spec]]
+FromKwargs = Callable[[Mapping[str, object], Definition], Spec]
 
 
 def _integer(kwargs: Mapping[str, object], name: str) -> int:
@@ -66,11 +65,10 @@ class _Form:
     """How one id writes its spec. `matches` says whether the id can express all of a spec."""
 
     instruction_id: str
-    kind: Kind
+    kinds: tuple[Kind, ...]
     names: tuple[str, ...]  # kwargs it knows
     to_items: Callable[[Spec], list[dict[str, KwargValue]] | None]
     from_kwargs: FromKwargs
-    is_list: bool = False  # of keywords
 
 
 def _relation_form(instruction_id: str, kind: Kind, number: str, relation: str, text: str | None = None) -> _Form:
@@ -85,39 +83,39 @@ def _relation_form(instruction_id: str, kind: Kind, number: str, relation: str, 
             items.append({**extra, number: spec.high + 1, relation: LESS_THAN})
         return items
 
-    def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
+    def from_kwargs(kwargs: Mapping[str, object], _: Definition) -> Spec:
         n, comparison = _integer(kwargs, number), _text(kwargs, relation)
         if comparison not in (AT_LEAST, LESS_THAN):
             raise ValueError(f"kwargs[{relation!r}]={comparison!r} must be {AT_LEAST!r} or {LESS_THAN!r}")
         word = None if text is None else _text(kwargs, text)
         low, high = (n, None) if comparison == AT_LEAST else (0, n - 1)
-        return [Spec(kind, low=low, high=high, text=word)]
+        return Spec(kind, low=low, high=high, text=word)
 
     names = (number, relation) if text is None else (number, relation, text)
-    return _Form(instruction_id, kind, names, to_items, from_kwargs)
+    return _Form(instruction_id, (kind,), names, to_items, from_kwargs)
 
 
 def _exact_form(instruction_id: str, kind: Kind, number: str, text: str | None = None) -> _Form:
     def to_items(spec: Spec) -> list[dict[str, KwargValue]] | None:
         return [{number: spec.low}] if spec.low == spec.high and spec.text == text else None
 
-    def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
+    def from_kwargs(kwargs: Mapping[str, object], _: Definition) -> Spec:
         n = _integer(kwargs, number)
-        return [Spec(kind, low=n, high=n, text=text)]
+        return Spec(kind, low=n, high=n, text=text)
 
-    return _Form(instruction_id, kind, (number,), to_items, from_kwargs)
+    return _Form(instruction_id, (kind,), (number,), to_items, from_kwargs)
 
 
 def _least_form(instruction_id: str, kind: Kind, number: str, text: str | None = None) -> _Form:
     def to_items(spec: Spec) -> list[dict[str, KwargValue]] | None:
         extra: dict[str, KwargValue] = {} if text is None else {text: spec.text}
-        fits = spec.low > 0 and spec.high is None and (text is not None or spec.text is None)
-        return [{**extra, number: spec.low}] if fits else None
+        is_least = spec.low > 0 and spec.high is None and (text is None) == (spec.text is None)
+        return [{**extra, number: spec.low}] if is_least else None
 
-    def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
-        return [Spec(kind, low=_integer(kwargs, number), text=None if text is None else _text(kwargs, text))]
+    def from_kwargs(kwargs: Mapping[str, object], _: Definition) -> Spec:
+        return Spec(kind, low=_integer(kwargs, number), text=None if text is None else _text(kwargs, text))
 
-    return _Form(instruction_id, kind, (number,) if text is None else (number, text), to_items, from_kwargs)
+    return _Form(instruction_id, (kind,), (number,) if text is None else (number, text), to_items, from_kwargs)
 
 
 def _plain_form(instruction_id: str, spec: Spec) -> _Form:
@@ -126,48 +124,38 @@ def _plain_form(instruction_id: str, spec: Spec) -> _Form:
     def to_items(given: Spec) -> list[dict[str, KwargValue]] | None:
         return [{}] if replace(given, definition=spec.definition) == spec else None
 
-    return _Form(instruction_id, spec.kind, (), to_items, lambda _: [spec])
+    return _Form(instruction_id, (spec.kind,), (), to_items, lambda _, __: spec)
 
 
 def _list_form(instruction_id: str, low: int, high: int | None, name: str) -> _Form:
-    """keywords:existence and keywords:forbidden_words: a list of words; see the top of this file."""
+    """keywords:existence and keywords:forbidden_words."""
 
     def to_items(spec: Spec) -> list[dict[str, KwargValue]] | None:
-        texts = [spec.text or ""] if spec.definition is Definition.OURS else keyword_list(spec)
-        return [{name: texts}] if (spec.low, spec.high) == (low, high) and texts else None
+        is_list = spec.kind is Kind.KEYWORDS or spec.definition is Definition.OURS
+        if not is_list or (spec.low, spec.high) != (low, high) or spec.text is None:
+            return None
+        return [{name: spec.text.split("\n") if spec.kind is Kind.KEYWORDS else [spec.text]}]
 
-    def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
-        return [Spec(Kind.KEYWORD, low=low, high=high, text=text) for text in _texts(kwargs, name)]
-
-    return _Form(instruction_id, Kind.KEYWORD, (name,), to_items, from_kwargs, is_list=True)
-
-
-def keyword_list(spec: Spec) -> list[str]:
-    """The words of a keyword spec with IFEval's definition, if it is a list; [] if it is one keyword to count."""
-    assert spec.kind is Kind.KEYWORD and spec.definition is Definition.IFEVAL, spec
-    *texts, rest = (spec.text or "").split("\n")
-    return [] if rest else texts
-
-
-def _under_ifeval(form: _Form, specs: list[Spec]) -> list[Spec]:
-    """The same specs with IFEval's definition: one for a list. Raises ValueError for a keyword of several lines."""
-    if form.kind is Kind.KEYWORD:
-        broken = [spec.text for spec in specs if "\n" in (spec.text or "")]
+    def from_kwargs(kwargs: Mapping[str, object], definition: Definition) -> Spec:
+        texts = _texts(kwargs, name)
+        if len(texts) == 1 and definition is Definition.OURS:
+            return Spec(Kind.KEYWORD, low=low, high=high, text=texts[0])
+        broken = [text for text in texts if "\n" in text]
         if broken:
-            raise ValueError(f"keyword {broken[0]!r} must be on one line")
-    if form.is_list:
-        specs = [replace(specs[0], text="".join(f"{spec.text}\n" for spec in specs))]
-    return [replace(spec, definition=Definition.IFEVAL) for spec in specs]
+            raise ValueError(f"kwargs[{name!r}]: {broken[0]!r} must be on one line")
+        return Spec(Kind.KEYWORDS, low=low, high=high, text="\n".join(texts))
+
+    return _Form(instruction_id, (Kind.KEYWORD, Kind.KEYWORDS), (name,), to_items, from_kwargs)
 
 
 def _text_form(instruction_id: str, kind: Kind, name: str) -> _Form:
     """An id with nothing but a text."""
     return _Form(
         instruction_id,
-        kind,
+        (kind,),
         (name,),
         lambda spec: None if spec.text is None else [{name: spec.text}],
-        lambda kwargs: [Spec(kind, text=_text(kwargs, name))],
+        lambda kwargs, _: Spec(kind, text=_text(kwargs, name)),
     )
 
 
@@ -177,13 +165,12 @@ def _paragraph_start_form(instruction_id: str) -> _Form:
             return None
         return [{"num_paragraphs": spec.low, "nth_paragraph": spec.index, "first_word": spec.text}]
 
-    def from_kwargs(kwargs: Mapping[str, object]) -> list[Spec]:
+    def from_kwargs(kwargs: Mapping[str, object], _: Definition) -> Spec:
         count, index = _integer(kwargs, "num_paragraphs"), _integer(kwargs, "nth_paragraph")
-        return [Spec(Kind.PARAGRAPH_START, low=count, high=count, text=_text(kwargs, "first_word"), index=index)]
+        return Spec(Kind.PARAGRAPH_START, low=count, high=count, text=_text(kwargs, "first_word"), index=index)
 
-    return _Form(
-        instruction_id, Kind.PARAGRAPH_START, ("num_paragraphs", "nth_paragraph", "first_word"), to_items, from_kwargs
-    )
+    names = ("num_paragraphs", "nth_paragraph", "first_word")
+    return _Form(instruction_id, (Kind.PARAGRAPH_START,), names, to_items, from_kwargs)
 
 
 # The first form of a kind that can express a spec is used.
@@ -201,8 +188,8 @@ FORMS: tuple[_Form, ...] = (
     _relation_form("keywords:letter_frequency", Kind.LETTER, "let_frequency", "let_relation", "letter"),
     _relation_form("change_case:capital_word_frequency", Kind.CAPITAL_WORDS, "capital_frequency", "capital_relation"),
     _plain_form("punctuation:no_comma", Spec(Kind.COMMAS, high=0)),
-    _plain_form("change_case:english_capital", Spec(Kind.UPPERCASE)),
-    _plain_form("change_case:english_lowercase", Spec(Kind.LOWERCASE)),
+    _plain_form("change_case:english_capital", Spec(Kind.UPPERCASE, text="en")),
+    _plain_form("change_case:english_lowercase", Spec(Kind.LOWERCASE, text="en")),
     _text_form("startend:end_checker", Kind.ENDS_WITH, "end_phrase"),
     _plain_form("startend:quotation", Spec(Kind.QUOTED)),
     _plain_form("detectable_format:title", Spec(Kind.TITLE)),
@@ -222,7 +209,7 @@ def to_ifeval(spec: Spec) -> list[IfevalItem]:
     validate(spec)
     if spec.scope is Scope.RESPONSE:
         for form in FORMS:
-            kwargs = form.to_items(spec) if form.kind is spec.kind else None
+            kwargs = form.to_items(spec) if spec.kind in form.kinds else None
             if kwargs:
                 return [IfevalItem(form.instruction_id, k) for k in kwargs]
     return [IfevalItem(f"{_OWN}{spec.kind.value}", dict(spec_to_fields(spec)))]
@@ -231,7 +218,7 @@ def to_ifeval(spec: Spec) -> list[IfevalItem]:
 def from_ifeval(
     instruction_id: str, kwargs: Mapping[str, object], *, definition: Definition = Definition.IFEVAL
 ) -> list[Spec]:
-    """The specs of one item: one, but under our definition one per word of a list. Kwargs that are None are absent.
+    """The specs of one item; there is exactly one. Kwargs that are None are taken as absent.
 
     An id of our own ("seif:<kind>") names its definition itself. Raises ValueError for an id that the kinds here cannot
     express, unknown kwargs and ill-typed values.
@@ -249,10 +236,7 @@ def from_ifeval(
     unknown = sorted(set(given) - set(form.names))
     if unknown:
         raise ValueError(f"kwargs {unknown} are not known to {instruction_id!r}, which takes {sorted(form.names)}")
-    specs = [validate(spec) for spec in form.from_kwargs(given)]
-    if definition is Definition.OURS:
-        return specs
-    return [validate(spec) for spec in _under_ifeval(form, specs)]
+    return [validate(replace(form.from_kwargs(given, definition), definition=definition))]
 
 
 def merge(items: Sequence[IfevalItem], *, definition: Definition = Definition.IFEVAL) -> list[Spec]:

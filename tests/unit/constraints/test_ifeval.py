@@ -15,13 +15,13 @@ ITEMS: list[tuple[str, dict[str, Any], Spec]] = [
     (
         "keywords:existence",
         {"keywords": ["sun", "the moon"]},
-        Spec(Kind.KEYWORD, low=1, text="sun\nthe moon\n", definition=IFEVAL),
+        Spec(Kind.KEYWORDS, low=1, text="sun\nthe moon", definition=IFEVAL),
     ),
-    ("keywords:existence", {"keywords": ["sun"]}, Spec(Kind.KEYWORD, low=1, text="sun\n", definition=IFEVAL)),
+    ("keywords:existence", {"keywords": ["sun"]}, Spec(Kind.KEYWORDS, low=1, text="sun", definition=IFEVAL)),
     (
         "keywords:forbidden_words",
         {"forbidden_words": ["b", "a"]},
-        Spec(Kind.KEYWORD, high=0, text="b\na\n", definition=IFEVAL),
+        Spec(Kind.KEYWORDS, high=0, text="b\na", definition=IFEVAL),
     ),
     (
         "keywords:frequency",
@@ -61,13 +61,20 @@ def test_items_are_specs(instruction_id: str, kwargs: dict[str, Any], spec: Spec
     assert to_ifeval(spec) == [IfevalItem(instruction_id, kwargs)]
 
 
-def test_a_keyword_is_on_one_line() -> None:
-    for instruction_id, kwargs in (
-        ("keywords:existence", {"keywords": ["a", "b\n"]}),
-        ("keywords:frequency", {"keyword": "b\n", "frequency": 2, "relation": "at least"}),
-    ):
-        with pytest.raises(ValueError, match=r"keyword 'b\\n' must be on one line"):
-            from_ifeval(instruction_id, kwargs)
+def test_a_word_of_a_list_is_on_one_line() -> None:
+    with pytest.raises(ValueError, match=r"'b\\n' must be on one line"):
+        from_ifeval("keywords:existence", {"keywords": ["a", "b\n"]})
+
+
+def test_items_can_be_read_by_our_definition() -> None:
+    def ours(instruction_id: str, kwargs: dict[str, Any]) -> list[Spec]:
+        return from_ifeval(instruction_id, kwargs, definition=Definition.OURS)
+
+    assert ours("keywords:existence", {"keywords": ["a"]}) == [Spec(Kind.KEYWORD, low=1, text="a")]
+    two = Spec(Kind.KEYWORDS, low=1, text="a\nb")
+    assert ours("keywords:existence", {"keywords": ["a", "b"]}) == [two]
+    assert to_ifeval(two) == [IfevalItem("keywords:existence", {"keywords": ["a", "b"]})]
+    assert ours("change_case:english_capital", {}) == [Spec(Kind.UPPERCASE, text="en")]
 
 
 def test_merge_keeps_index_and_definition() -> None:

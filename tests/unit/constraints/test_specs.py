@@ -108,8 +108,30 @@ def test_other_json_is_refused(text: str) -> None:
             [("change_case:capital_word_frequency", {"capital_frequency": 4, "capital_relation": "at least"})],
         ),
         (Spec(Kind.COMMAS, high=0), [("punctuation:no_comma", {})]),
-        (Spec(Kind.UPPERCASE), [("change_case:english_capital", {})]),
-        (Spec(Kind.LOWERCASE), [("change_case:english_lowercase", {})]),
+        (Spec(Kind.UPPERCASE, text="en"), [("change_case:english_capital", {})]),
+        (Spec(Kind.LOWERCASE, text="en"), [("change_case:english_lowercase", {})]),
+        (
+            Spec(Kind.LOWERCASE),  # of no language in particular
+            [
+                (
+                    "seif:lowercase",
+                    {"kind": "lowercase", "low": 0, "high": None, "text": None, "scope": "response", **PLAIN},
+                )
+            ],
+        ),
+        (
+            Spec(Kind.HIGHLIGHTS, low=2, text="**"),  # IFEval's id does not care which mark
+            [
+                (
+                    "seif:highlights",
+                    {"kind": "highlights", "low": 2, "high": None, "text": "**", "scope": "response", **PLAIN},
+                )
+            ],
+        ),
+        (
+            Spec(Kind.KEYWORDS, high=0, text="sun\nthe moon"),
+            [("keywords:forbidden_words", {"forbidden_words": ["sun", "the moon"]})],
+        ),
         (Spec(Kind.ENDS_WITH, text="bye"), [("startend:end_checker", {"end_phrase": "bye"})]),
         (Spec(Kind.QUOTED), [("startend:quotation", {})]),
         (Spec(Kind.TITLE), [("detectable_format:title", {})]),
@@ -158,9 +180,8 @@ def test_every_id_is_known_both_ways() -> None:
 
 def test_ifeval_items_of_others() -> None:
     nothing = {"num_words": None, "prompt_to_repeat": None}
-    assert from_ifeval("keywords:existence", {"keywords": ["a", "b"], **nothing}, definition=Definition.OURS) == [
-        Spec(Kind.KEYWORD, low=1, text="a"),
-        Spec(Kind.KEYWORD, low=1, text="b"),
+    assert from_ifeval("keywords:existence", {"keywords": ["a"], **nothing}, definition=Definition.OURS) == [
+        Spec(Kind.KEYWORD, low=1, text="a")
     ]
     assert from_ifeval("length_constraints:number_words", {"num_words": 300.0, "relation": "at least"}) == [
         Spec(Kind.WORDS, low=300, definition=Definition.IFEVAL)
