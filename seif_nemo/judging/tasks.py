@@ -183,7 +183,7 @@ def _list(row: Mapping[str, object], key: str) -> Sequence[object]:
 
 
 def _near_key(row: Mapping[str, object]) -> str:
-    for key in map(str, row):
+    for key in (str(key) for key in row if key not in DEMANDS):
         near = difflib.get_close_matches(key[:100], DEMANDS, n=1, cutoff=0.8)
         if near:
             return f"; is {key[:100]!r} meant to be {near[0]!r}?"

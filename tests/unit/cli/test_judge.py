@@ -1,0 +1,188 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seif_nemo.cli.main import main
+from tests.unit.source_tree import ROOT
+
+GOOD = {"response": "a b", "constraints": ["At most 2 words."]}
+COMMAND = [sys.executable, "-m", "seif_nemo", "judge"]
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def judge(*arguments: str | Path) -> int:
+    return main(["judge", *map(str, arguments)])
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_good_rows_give_verdicts_and_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = write_rows(tmp_path / "rows", GOOD, {**GOOD, "response": "a b c"}), tmp_path / "out"
+    assert judge("--in", source, "--out", out) == 0
+    assert [(row["index"], row["follow_rate"], row["error"]) for row in read(out)] == [(0, 1.0, None), (1, 0.0, None)]
+    assert read(out)[1]["verdicts"] == [{"verdict": "failed", "source": "rule", "evidence": "3 words, at most 2"}]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bad_rows_give_code_1_and_their_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = write_rows(tmp_path / "rows", GOOD, 5, {}, GOOD), tmp_path / "out"
+    assert judge("--in", source, "--out", out) == 1
+    assert [row["error"] for row in read(out)] == [
+        None, "line 2: not a JSON object but a number", "line 3: 'response' is missing", None,
+    ]  # fmt: skip
+    expected = "seif_nemo: 2 of 4 rows are bad; the first: line 2: not a JSON object but a number\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_empty_file_is_no_error(tmp_path: Path) -> None:
+    assert judge("--in", write_rows(tmp_path / "rows"), "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_loose_is_an_option(tmp_path: Path) -> None:
+    row = {"response": "Sure, ok:\nno comma", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    source = write_rows(tmp_path / "rows", row)
+    assert judge("--in", source, "--out", tmp_path / "strict") == 0
+    assert judge("--in", source, "--out", tmp_path / "loose", "--loose") == 0
+    assert [read(tmp_path / name)[0]["follow_rate"] for name in ("strict", "loose")] == [0.0, 1.0]
+
+
+def test_bad_usage_is_code_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_rows(tmp_path / "rows", GOOD)
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "old").write_text("old")
+    cases = [
+        ((tmp_path / "no", "--out", tmp_path / "out"), f"--in {tmp_path}/no: there is no such file"),
+        ((tmp_path, "--out", tmp_path / "out"), f"--in {tmp_path} is a directory"),
+        ((source, "--out", tmp_path), f"--out {tmp_path} is a directory"),
+        ((source, "--out", source, "--force"), f"--out {source} is the same file as --in"),
+        ((source, "--out", tmp_path / "link", "--force"), f"--out {tmp_path}/link is the same file as --in"),
+        ((source, "--out", tmp_path / "old"), f"--out {tmp_path}/old exists; --force replaces it"),
+        ((source, "--out", tmp_path / "no" / "out"), f"--out {tmp_path}/no/out: there is no directory {tmp_path}/no"),
+    ]
+    for arguments, message in cases:
+        assert judge("--in", *arguments) == 2, message
+        assert capsys.readouterr().err == f"seif_nemo: {message}\n"
+    assert (tmp_path / "old").read_text() == "old"
+    assert judge("--in", source, "--out", tmp_path / "old", "--force") == 0
+    assert len(read(tmp_path / "old")) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--in", "x"], ["--in", "-", "--out", "-", "--jobs", "0"], ["--in", "-", "--out", "-", "--lose"]]
+)
+def test_wrong_arguments_are_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        judge(*arguments)
+    assert caught.value.code == 2
+
+
+def test_a_file_that_cannot_be_read_is_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = tmp_path / "full"
+    source = write_rows(tmp_path / "rows", GOOD)
+    loop.symlink_to("/dev/full")
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    assert judge("--in", source, "--out", loop) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def start(*arguments: str | Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_pipe_gets_each_verdict_at_once_and_a_broken_one_ends_quietly() -> None:
+    with start("--in", "-", "--out", "-") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for index in range(2):
+            process.stdin.write(json.dumps(GOOD).encode() + b"\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["index"] == index
+        process.stdout.close()
+        process.stdin.write(json.dumps(GOOD).encode() + b"\n")
+        process.stdin.close()
+        assert process.wait(20) == 128 + signal.SIGPIPE
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_nothing_under_the_name(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    with start("--in", "-", "--out", out) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(json.dumps(GOOD).encode() + b"\n")
+        process.stdin.flush()
+        partial = tmp_path / f".out.{process.pid}.partial"
+        deadline = time.monotonic() + 30
+        while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(read(partial)) == 1
+        process.send_signal(number)
+        code = process.wait(20)
+        said = process.stderr.read().decode()
+    assert not out.exists()
+    if number is signal.SIGKILL:
+        assert code == -number
+    else:
+        assert code == 128 + number
+        assert list(tmp_path.iterdir()) == []
+        assert said == f"seif_nemo: stopped by {number.name}; {out} is not written\n"
+
+
+def test_the_command_loads_no_trainer() -> None:
+    code = (
+        "import sys, seif_nemo.cli.judge, seif_nemo.api\n"
+        "print([name for name in ('torch', 'megatron', 'transformers') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout == "[]\n"
+
+
+def is_running(pid: str) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+    return "State:\tZ" not in status
+
+
+def test_processes_stop_with_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with start("--in", "-", "--out", out, "--jobs", "2") as process:
+        assert process.stdin is not None
+        process.stdin.write((json.dumps(GOOD).encode() + b"\n") * 2000)
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        partial = tmp_path / f".out.{process.pid}.partial"
+        while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) >= 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 128 + signal.SIGINT
+    deadline = time.monotonic() + 10
+    while any(map(is_running, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, children))
+    assert list(tmp_path.iterdir()) == []
