@@ -86,16 +86,20 @@ _POSSIBLE = 0.1  # probability below which langdetect does not list a language
 @lru_cache(maxsize=1)
 def _factory() -> Any:
     factory: Any = langdetect.DetectorFactory()
-    factory.load_profile(str(Path(langdetect.__file__).parent / "profiles"))
+    profiles = sorted((Path(langdetect.__file__).parent / "profiles").iterdir())  # a file system has its own order
+    factory.load_json_profile([path.read_text(encoding="utf-8") for path in profiles if path.suffix == ""])
     factory.seed = 0
     return factory
 
 
 @lru_cache(maxsize=1024)
 def detect_language(text: str) -> str | None:
-    """ISO 639-1 code, with a region for Chinese ("zh-cn", "zh-tw"). None for a text without words of any language."""
+    """ISO 639-1 code, with a region for Chinese ("zh-cn", "zh-tw"). None for a text without words of any language.
+
+    langdetect reads the first 10,000 characters, but for addresses.
+    """
     detector = _factory().create()
-    detector.append(text[:MAX_CHARACTERS])
+    detector.append(text)
     try:
         found = str(detector.detect())
     except LangDetectException:

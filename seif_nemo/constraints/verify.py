@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
+from seif_nemo.constraints.ifeval_rules import verify_ifeval
 from seif_nemo.constraints.language import language_problem
 from seif_nemo.constraints.markup import count_bold, count_marks, has_markup, missing_emphasis
 from seif_nemo.constraints.specs import COUNT_KINDS
@@ -35,7 +36,7 @@ from seif_nemo.constraints.text import (
     titles,
     words,
 )
-from seif_nemo.types.constraints import Kind, Scope, Spec
+from seif_nemo.types.constraints import Definition, Kind, Scope, Spec
 from seif_nemo.types.verdicts import Outcome, Source, Verdict
 
 # (certain, possible): a lower bound is held to the first count and an upper bound to the second. They differ where a
@@ -291,8 +292,13 @@ def refuse(response: str, *, questions: Sequence[str]) -> str | None:
 def verify(spec: Spec, response: str, *, seed_question: str) -> Verdict:
     """A verdict by rule: PASSED or FAILED, never MISSING, with evidence such as "12 words, at most 10".
 
-    See the top of this file for what is refused as vacuous. Never raises for a valid spec, whatever the response.
+    A spec with IFEval's definition is judged by it, if an id of IFEval says it. See the top of this file for what is
+    refused as vacuous. Never raises for a valid spec, whatever the response.
     """
+    if spec.definition is Definition.IFEVAL:
+        verdict = verify_ifeval(spec, response, prompt=seed_question)
+        if verdict is not None:
+            return verdict
     if spec.kind is Kind.REPEAT_PROMPT and spec.text is None:
         spec = replace(spec, text=seed_question)
     text = clean(response)
