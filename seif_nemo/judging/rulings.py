@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from seif_nemo.config.reward import Judging
-from seif_nemo.constraints.verify import verify
+from seif_nemo.constraints.verify import refuse, verify
 from seif_nemo.judging.tasks import Demand, Task
 from seif_nemo.roles.judger import AskQuestions, Judger
-from seif_nemo.types.constraints import Instruction, Reading
+from seif_nemo.types.constraints import Definition, Instruction, Reading, Spec
 from seif_nemo.types.verdicts import Outcome, Score, Source, Verdict, Why
 
 _NO_CONSTRAINT = Verdict(Outcome.MISSING, Source.RULE, "not a constraint", Why.NO_RULE)
@@ -83,11 +83,19 @@ def _all_of(task: Task, demand: Demand, response: str) -> Verdict:
     """The first verdict that is not a pass, else one with the evidence of all."""
     verdicts: list[Verdict] = []
     for spec in demand.specs:
-        verdict = verify(spec, response, seed_question=task.seed_question)
+        verdict = _by_rule(spec, task, response)
         if verdict.outcome is not Outcome.PASSED:
             return verdict
         verdicts.append(verdict)
     return replace(verdicts[0], evidence="; ".join(verdict.evidence for verdict in verdicts))
+
+
+def _by_rule(spec: Spec, task: Task, response: str) -> Verdict:
+    if spec.definition is Definition.OURS:  # IFEval's own checkers accept an echo
+        refusal = refuse(response, questions=(task.seed_question, task.prompt))
+        if refusal is not None:
+            return Verdict(Outcome.FAILED, Source.RULE, refusal)
+    return verify(spec, response, seed_question=task.seed_question)
 
 
 def _instruction(task: Task) -> tuple[Instruction, str]:

@@ -98,6 +98,8 @@ def measure(path: Path, arguments: Sequence[str]) -> tuple[float, float, Counter
             outcomes["bad rows"] += line.endswith(b'"}\n')
             if number % 1000 == 0:
                 memory = peak_mib(process.pid)
+    if process.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(command)} ended with code {process.returncode}")
     return time.perf_counter() - start, memory, outcomes
 
 

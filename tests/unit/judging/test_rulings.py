@@ -99,6 +99,10 @@ def test_an_echo_of_the_prompt_follows_nothing() -> None:
     row = {"response": "Name a river.", "constraints": ["At most 9 words."]}
     assert outcomes(row) == [PASSED]
     assert outcomes({**row, "prompt": "Name a river."}) == [FAILED]
+    spec = {"response": "Name a river.", "specs": [{"kind": "words", "high": 9}]}
+    assert outcomes(spec) == [PASSED]
+    assert outcomes({**spec, "prompt": "Name a river."}) == [FAILED]
+    assert outcomes({**spec, "seed_question": "Name a river."}) == [FAILED]
 
 
 def test_the_loose_variants_are_those_of_ifeval() -> None:
