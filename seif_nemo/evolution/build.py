@@ -10,6 +10,7 @@ import torch
 
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
+from seif_nemo.components.remote_judge import connect_remote_judge
 from seif_nemo.components.reward import Reward
 from seif_nemo.components.speaker import Speaker
 from seif_nemo.config.algorithm import Reference
@@ -39,10 +40,11 @@ from seif_nemo.observability.progress import Progress
 from seif_nemo.observability.timers import Timers
 from seif_nemo.parallel.collectives import any_rank
 from seif_nemo.parallel.topology import Topology
+from seif_nemo.protocols.judging import Judge
 from seif_nemo.protocols.tokenizer import Message, Tokenizer
 from seif_nemo.roles.follower import compose_prompt, follower_messages
 from seif_nemo.roles.instructor import instructor_messages
-from seif_nemo.roles.prompts import FollowerTemplate, follower_template, instructor_template
+from seif_nemo.roles.prompts import FollowerTemplate, follower_template, instructor_template, judger_template
 from seif_nemo.types.constraints import Instruction
 from seif_nemo.types.records import SeedQuestion
 from seif_nemo.types.residents import Resident
@@ -68,6 +70,9 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         base_model=Path(config.model.path),
     )
     architecture = read_architecture(settings.base_model)
+    remote_judge = connect_remote_judge(
+        config.reward, topology, template=judger_template(config.roles.judger_template), run_seed=config.run.seed
+    )
     tokenizer = load_tokenizer(settings.base_model)
     material = replace(load_material(config, tokenizer), digests=input_digests(config))
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
@@ -95,14 +100,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         temperature=config.generation.temperature,
     )
     speaker = Speaker(bank, actor, tokenizer, max_sequence_length=config.model.max_sequence_length)
-    reward = Reward(
-        speaker,
-        config=config.reward,
-        roles=config.roles,
-        answer_sampling=settings.rollout_sampling(),
-        run_seed=config.run.seed,
-        deterministic=config.run.deterministic,
-    )
+    reward = build_reward(config, settings, speaker, remote_judge)
     gate = Gate(
         rules=config.evolution.gate,
         judging=config.reward.judging,
@@ -134,10 +132,23 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     )
 
 
+def build_reward(config: Config, settings: Settings, speaker: Speaker, remote_judge: Judge | None) -> Reward:
+    return Reward(
+        speaker,
+        config=config.reward,
+        roles=config.roles,
+        answer_sampling=settings.rollout_sampling(),
+        run_seed=settings.seed,
+        deterministic=config.run.deterministic,
+        remote=remote_judge,
+    )
+
+
 def needs_base(config: Config) -> bool:
     """Whether the base model stays: as the judge of all evaluations or as the reference of a KL term."""
     references = (config.algorithm.instructor.kl_reference, config.algorithm.follower.kl_reference)
-    return config.reward.judging is Judging.rules_then_model or Reference.base in references
+    judges = config.reward.judging is Judging.rules_then_model and config.reward.judge_endpoint is None
+    return judges or Reference.base in references
 
 
 def build_trainable(config: Config, topology: Topology, architecture: Architecture) -> TrainableModel:

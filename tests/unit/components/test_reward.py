@@ -5,14 +5,16 @@ import pytest
 
 from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
 from seif_nemo.components.reward import Reward
-from seif_nemo.config.reward import Judging, RewardConfig
+from seif_nemo.config.reward import JudgeMode, Judging, RewardConfig
 from seif_nemo.config.roles import RolesConfig
 from seif_nemo.constraints.parse import parse_constraint
+from seif_nemo.protocols.judging import JudgeUnavailableError
 from seif_nemo.roles.prompts import secret_code
 from seif_nemo.types.constraints import Instruction
+from seif_nemo.types.questions import Question
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import FinishReason, Rollout, SamplingParams
-from seif_nemo.types.verdicts import Outcome, Source, Why
+from seif_nemo.types.verdicts import Outcome, Source, Verdict, Why
 
 ANSWERING = SamplingParams(max_new_tokens=32, temperature=0.7)
 
@@ -24,6 +26,11 @@ class ScriptedSpeaker:
         self.script = script
         self.max_characters = max_characters
         self.calls = []
+
+    def word_logprobs(self, resident, chats, *, openings, words):
+        assert words == ("yes", "no")
+        self.calls.append((resident, None, len(chats)))
+        return [self.script(chat, opening) for chat, opening in zip(chats, openings, strict=True)]
 
     def digest(self, resident):
         return f"digest of {resident.value}"
@@ -46,7 +53,7 @@ class ScriptedSpeaker:
         return Rollout(empty, empty, empty, "[[yes]]" if text is None else text, finish, "evaluator@1")
 
 
-def _reward(script, *, deterministic=False, **config):
+def _reward(script, *, deterministic=False, remote=None, **config):
     speaker = ScriptedSpeaker(script)
     reward = Reward(
         speaker,
@@ -55,6 +62,7 @@ def _reward(script, *, deterministic=False, **config):
         answer_sampling=ANSWERING,
         run_seed=5,
         deterministic=deterministic,
+        remote=remote,
     )
     return reward, speaker
 
@@ -209,3 +217,55 @@ def test_some_of_what_rules_decided_is_put_to_the_judge():
     reward.scores([(instruction, text) for text in failed])
     assert reward.judge_values(meter_seed=9) == {"judge/asked": 0.0, "judge/cache_hits": 0.0}
     assert speaker.calls == []
+
+
+def test_logprob_mode_forces_the_verdicts_opening_and_weighs_yes_against_no():
+    logprobs = {"one": (-0.5, -3.0), "two": (-1.0, -1.2), "three": (-900.0, -0.1), "four": (-0.1, -900.0), "five": None}
+    openings = []
+
+    def script(chat, opening):
+        openings.append(opening)
+        code = opening[2:-1]
+        assert opening == f"[[{code} " and f">>> {code}\n\nReply with your verdict alone" in chat[-1].content
+        return logprobs[chat[-1].content.split(f"Answer:\n<<< {code}\n")[1].split(",")[0]]
+
+    reward, speaker = _reward(script, judge_mode=JudgeMode.logprob, judge_margin=0.1)
+    scores = reward.scores([(_instruction("sound like a pirate"), f"{name}, arr") for name in logprobs])
+    # P(yes): 1 / (1 + e^-2.5) = 0.924, 1 / (1 + e^-0.2) = 0.550, 0, 1
+    assert [(s.verdicts[0].outcome, s.verdicts[0].why, s.verdicts[0].evidence[:14]) for s in scores] == [
+        (Outcome.PASSED, None, "P(yes) = 0.924"),
+        (Outcome.MISSING, Why.UNDECIDED, "P(yes) = 0.550"),
+        (Outcome.FAILED, None, "P(yes) = 0.000"),
+        (Outcome.PASSED, None, "P(yes) = 1.000"),
+        (Outcome.MISSING, Why.TOO_LONG, "the question d"),
+    ]
+    assert len(set(openings)) == 5
+    assert speaker.calls == [(Resident.EVALUATOR, None, 5)]
+
+
+class RemoteFake:
+    """A judge elsewhere that says no, or is down."""
+
+    name, identity = "the judge m", "m"
+
+    def __init__(self):
+        self.asked = []
+        self.is_down = False
+
+    def __call__(self, questions):
+        if self.is_down:
+            raise JudgeUnavailableError("nobody there")
+        self.asked += questions
+        return [Verdict(Outcome.FAILED, Source.MODEL) for _ in questions]
+
+
+def test_a_remote_judge_stands_in_for_every_resident_and_is_remembered():
+    remote = RemoteFake()
+    reward, speaker = _reward(lambda chat, seed: "?", remote=remote, deterministic=True, min_questions_for_budget=1)
+    items = [(_instruction("sound like a pirate"), "Arr, yes.")]
+    assert [reward.scores(items, judge=judge)[0].follow_rate for judge in (Resident.EVALUATOR, Resident.BASE)] == [0, 0]
+    assert remote.asked == [Question("Tell me about rivers.", "sound like a pirate", "Arr, yes.")]
+    assert speaker.calls == []
+    remote.is_down = True
+    with pytest.raises(TooManyMissingVerdictsError, match=r"1 of 1 questions \(unavailable 1\).*nobody there"):
+        reward.scores([(_instruction("sound like a pirate"), "Arr, no.")])

@@ -1,0 +1,215 @@
+"""A judge at an endpoint, against a real server on this machine."""
+
+import math
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from seif_nemo.components.judge_cache import JudgeCounts, VerdictCache, ask_once
+from seif_nemo.components.missing_budget import TooManyMissingVerdictsError, check_missing
+from seif_nemo.components.remote_judge import RemoteJudge, make_remote_judge, word_probability
+from seif_nemo.config.reward import JudgeMode, RewardConfig
+from seif_nemo.generation.openai_client import TokenAlternatives
+from seif_nemo.roles.judger import question_seed
+from seif_nemo.roles.prompts import judger_template, secret_code
+from seif_nemo.types.questions import Question
+from seif_nemo.types.verdicts import Outcome, Why
+from tests.chat_server import Reply, chat_server, said
+
+PASSED, FAILED, MISSING = Outcome
+TEMPLATE = judger_template("single_constraint")
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def questions(number: int) -> list[Question]:
+    return [Question("Tell me.", "be kind", f"answer {index}") for index in range(number)]
+
+
+def code_of(question: Question) -> str:
+    return secret_code(question_seed(5, question))
+
+
+def shown(body: dict[str, Any]) -> tuple[str, str]:
+    """The code and the answer that a request shows."""
+    prompt = body["messages"][-1]["content"]
+    code = prompt.split("Answer:\n<<< ")[1][:8]
+    return code, prompt.split(f"Answer:\n<<< {code}\n")[1].split("\n>>>")[0]
+
+
+def remote(url: str, **config: Any) -> tuple[RemoteJudge, list[float]]:
+    """The judge and the waits that it made."""
+    waits: list[float] = []
+    values = {"judge_attempts": 3, "judge_timeout_s": 5.0, "judge_concurrency": 4} | config
+    made = make_remote_judge(
+        RewardConfig(judge_endpoint=url, judge_model="m", **values), template=TEMPLATE, run_seed=5, environment={}
+    )
+    made._sleep = waits.append
+    return made, waits
+
+
+def test_verdicts_come_back_in_order_and_some_at_a_time() -> None:
+    at_once: list[int] = []
+    running = Counter[str]()
+    lock = threading.Lock()
+
+    def answer(body: dict[str, Any]) -> Reply:
+        code, response = shown(body)
+        number = int(response.split()[1])
+        with lock:
+            running["now"] += 1
+            at_once.append(running["now"])
+        time.sleep(0.02 if number % 3 else 0.06)
+        with lock:
+            running["now"] -= 1
+        texts = [f"[[{code} yes]]", f"[[{code} yes]] no: [[{code} no]]", "I cannot say."]
+        return said(texts[number % 3]) if number != 8 else said(f"[[{code} yes]]", finish="length")
+
+    with chat_server(answer) as server:
+        judge, waits = remote(server.url)
+        verdicts = judge(questions(9))
+    assert [v.outcome for v in verdicts] == [PASSED, FAILED, MISSING] * 3
+    assert {v.why for v in verdicts if v.outcome is MISSING} == {Why.UNPARSABLE}
+    assert max(at_once) == 4
+    assert waits == []
+    assert judge.name == f"the judge m at {server.url}"
+
+
+def test_what_fails_is_asked_again_and_the_rest_is_not() -> None:
+    asked = Counter[str]()
+    replies = {
+        "answer 0": [Reply(b"boom", status=500), Reply(b"garbage")],
+        "answer 1": [Reply(b"", status=429, headers={"Retry-After": "9"})],
+        "answer 2": [Reply(b"", status=503)] * 3,
+        "answer 3": [Reply(b"too long", status=400)],
+    }
+
+    def answer(body: dict[str, Any]) -> Reply:
+        code, response = shown(body)
+        asked[response] += 1
+        left = replies.get(response, [])
+        return left.pop(0) if left else said(f"[[{code} yes]]")
+
+    with chat_server(answer) as server:
+        judge, waits = remote(server.url, judge_concurrency=1, judge_first_delay_s=2.0, judge_max_delay_s=8.0)
+        verdicts = judge(questions(5))
+    assert [v.outcome for v in verdicts] == [PASSED, PASSED, MISSING, MISSING, PASSED]
+    assert [asked[f"answer {index}"] for index in range(5)] == [3, 2, 3, 1, 1]
+    assert waits == [2.0, 4.0, 8.0, 2.0, 4.0]
+    assert [(v.why, v.evidence) for v in verdicts[2:4]] == [
+        (Why.UNAVAILABLE, "HTTP 503: "),
+        (Why.UNAVAILABLE, "HTTP 400: too long"),
+    ]
+
+
+def test_an_endpoint_that_is_down_is_given_up_and_stops_the_run() -> None:
+    with chat_server(lambda _: Reply(b"down", status=500)) as server:
+        judge, _ = remote(server.url, judge_attempts=2, judge_concurrency=1, max_missing_share=0.1)
+        verdicts = judge(questions(50))
+        assert len(server.requests) == 2 * 6, "one more than 10% of 50, twice each"
+        assert len(judge(questions(3))) == 3
+        assert len(server.requests) == 2 * 6 + 2 * 3, "too few to say: all are asked"
+    assert {v.why for v in verdicts} == {Why.UNAVAILABLE}
+    with pytest.raises(TooManyMissingVerdictsError) as caught:
+        check_missing(verdicts, judge=judge.name, max_missing_share=0.1, min_questions=20)
+    assert str(caught.value) == (
+        f"the judge m at {server.url} gave no verdict on 50 of 50 questions (unavailable 50); "
+        "reward.max_missing_share=0.1. The first: 'HTTP 500: down'"
+    )
+
+
+def test_unavailable_is_not_remembered_and_unparsable_is() -> None:
+    texts = iter(["Hm."])
+
+    def answer(body: dict[str, Any]) -> Reply:
+        code, response = shown(body)
+        if response == "answer 0":
+            return said(next(texts))
+        return Reply(b"", status=400) if len(server.requests) < 3 else said(f"[[{code} no]]")
+
+    cache, counts = VerdictCache(10), JudgeCounts()
+    with chat_server(answer) as server:
+        judge, _ = remote(server.url, judge_concurrency=1)
+        first = ask_once(judge, questions(2), cache=cache, counts=counts)
+        second = ask_once(judge, questions(2), cache=cache, counts=counts)
+    assert [v.why for v in first.values()] == [Why.UNPARSABLE, Why.UNAVAILABLE]
+    assert [(v.outcome, v.why) for v in second.values()] == [(MISSING, Why.UNPARSABLE), (FAILED, None)]
+    assert (counts.asked, counts.cache_hits) == (3, 1)
+    assert counts.missing == {Why.UNPARSABLE: 1, Why.UNAVAILABLE: 1}
+
+
+def spell(code: str, near: dict[str, float], word: str = " yes") -> list[tuple[str, dict[str, float]]]:
+    """A verdict in tokens; `near` are the log-probs where its word begins."""
+    return [(token, {token: 0.0}) for token in ("[[", code[:3], code[3:])] + [(word, near), ("]]", {"]]": 0.0})]
+
+
+@pytest.mark.parametrize(
+    ("near", "word", "expected"),
+    [
+        ({" yes": math.log(0.6), " no": math.log(0.2)}, " yes", 0.75),
+        ({" no": math.log(0.6), " Yes": math.log(0.1), "yes": math.log(0.1), " maybe": -1.0}, " no", 0.25),
+        ({" y": math.log(0.3), " n": math.log(0.6), " ": 0.0, "": 0.0}, " y", 1 / 3),
+        ({" yes": 0.0}, " yes", 1.0),
+        ({" no": -0.1}, " no", 0.0),
+        ({" it": 0.0}, " yes", None),
+        ({" yes": -math.inf, " no": -math.inf}, " yes", None),
+        ({" yes": math.nan, " no": 0.0}, " yes", None),
+    ],
+)
+def test_word_probability(near: dict[str, float], word: str, expected: float | None) -> None:
+    rest = [("es", {"es": 0.0})] if word == " y" else []
+    spelled = spell("12345678", near, word)
+    tokens = [TokenAlternatives(text, tuple(each.items())) for text, each in spelled[:4] + rest + spelled[4:]]
+    found = word_probability(tokens, code="12345678")
+    assert found is None if expected is None else found == pytest.approx(expected)
+    assert word_probability(tokens, code="87654321") is None
+    assert word_probability([], code="12345678") is None
+
+
+def test_logprob_mode_reads_probabilities_and_needs_them() -> None:
+    shares = {"answer 0": 0.9, "answer 1": 0.55, "answer 2": 0.2}
+
+    def answer(body: dict[str, Any]) -> Reply:
+        code, response = shown(body)
+        assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 64)
+        if response not in shares:
+            return said("No verdict.", tokens=[("No verdict.", {"No verdict.": 0.0})])
+        share = shares[response]
+        near = {" yes": math.log(share), " no": math.log(1 - share)}
+        return said(f"[[{code} yes]]", tokens=spell(code, near))
+
+    with chat_server(answer) as server:
+        judge, _ = remote(server.url, judge_mode=JudgeMode.logprob, judge_margin=0.1)
+        judge.probe()
+        verdicts = judge(questions(4))
+    assert [(v.outcome, v.why) for v in verdicts] == [
+        (PASSED, None),
+        (MISSING, Why.UNDECIDED),
+        (FAILED, None),
+        (MISSING, Why.UNPARSABLE),
+    ]
+    with chat_server(lambda body: said(f"[[{shown(body)[0]} yes]]")) as server:
+        with pytest.raises(ValueError, match=r"gives no log-probs, which reward\.judge_mode=logprob needs"):
+            remote(server.url, judge_mode=JudgeMode.logprob)[0].probe()
+        remote(server.url)[0].probe()
+
+
+def test_a_start_without_key_or_endpoint_is_refused_with_the_key_to_change() -> None:
+    config = RewardConfig(judge_endpoint="http://127.0.0.1:1/v1", judge_model="m", judge_key_variable="MY_KEY")
+    with pytest.raises(ValueError, match=r"reward\.judge_key_variable=MY_KEY: no such environment variable"):
+        make_remote_judge(config, template=TEMPLATE, run_seed=5, environment={"OTHER": "x"})
+    with chat_server(lambda body: Reply(b"who?", status=401)) as server:
+        config = RewardConfig(judge_endpoint=server.url, judge_model="m", judge_key_variable="MY_KEY")
+        judge = make_remote_judge(config, template=TEMPLATE, run_seed=5, environment={"MY_KEY": "hush"})
+        with pytest.raises(ValueError) as caught:
+            judge.probe()
+    assert str(caught.value) == (
+        f"reward.judge_endpoint={server.url} gives no answer as reward.judge_model=m: HTTP 401: who?"
+    )
+    assert server.requests[0]["authorization"] == "Bearer hush"
