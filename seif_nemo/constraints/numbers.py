@@ -42,6 +42,8 @@ BEFORE = (
     rf"(?: (?P<mid>{_POST}))?(?:,? (?:and|but) (?P<op2>{_OPERATOR}) (?P<n2>{NUMBER}))?)"
 )
 AFTER = rf"(?:,? \(?(?P<post>{_POST})\)?)?"
+# A second bound after the noun: "at least 50 words but less than 100 words".
+SECOND = rf"(?:,? (?:and|but|yet) (?P<op3>{_OPERATOR}) (?P<n3>{NUMBER}))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +103,24 @@ def parse_bound(match: re.Match[str], *, negated: bool) -> Bound | None:
     start, end = groups["from"] or groups["from2"], groups["to"] or groups["to2"]
     if start is not None:
         assert end is not None
-        return None if negated or groups.get("post") else Bound(parse_number(start), parse_number(end))
+        return None if negated or groups.get("post") or groups.get("op3") else Bound(parse_number(start), parse_number(end))
     n = parse_number(groups["n"])
     operators = [o.lower() for o in (groups["op"], groups["mid"], groups.get("post")) if o is not None]
     operators += ["at least"] if groups["plus"] is not None else []
     if len({_of_operator(operator, n) for operator in operators}) > 1:  # "within 9 or less" says one thing twice
         return None
     if negated:
-        if not operators or groups["op2"] is not None:
+        if not operators or groups["op2"] is not None or groups.get("op3") is not None:
             return None
         bound = _of_operator(operators[0], n)
         if operators[0] in _MORE.split("|"):
             return Bound(0, bound.low - 1)
         return Bound(n, None) if operators[0] in _FEWER.split("|") else None
     bound = _of_operator(operators[0], n) if operators else Bound(n, n, bare=True)
-    if groups["op2"] is not None:
-        return _both(bound, _of_operator(groups["op2"].lower(), parse_number(groups["n2"]))) if operators else None
+    for operator, second in ((groups["op2"], groups["n2"]), (groups.get("op3"), groups.get("n3"))):
+        if operator is not None:
+            assert second is not None
+            if not operators:
+                return None
+            bound = _both(bound, _of_operator(operator.lower(), parse_number(second)))
     return bound

@@ -5,10 +5,21 @@ is and the rest adds to it; scoped demands ("each paragraph ...") and everything
 """
 
 import re
+from dataclasses import replace
 
 from seif_nemo.constraints.numbers import NUMBER
-from seif_nemo.constraints.phrasing import OPEN, RESPONSE, normalise, read_clause, without_label
-from seif_nemo.constraints.readers import READERS, Found
+from seif_nemo.constraints.phrasing import (
+    OPEN,
+    RESPONSE,
+    has_part,
+    normalise,
+    read_clause,
+    without_label,
+    without_part,
+    without_purpose,
+)
+from seif_nemo.constraints.readers import READERS
+from seif_nemo.constraints.readers_count import Found
 from seif_nemo.types.constraints import Constraint, Kind, Reading
 
 MAX_LENGTH = 600  # characters; a longer text is left to the judge unread
@@ -32,6 +43,18 @@ _MAX_JOINTS = 4
 
 # "any forbidden words" without a list of them.
 _ASKED = "forbidden|banned|prohibited|specified|required|given|provided|listed|mandatory"
+# What narrows down what is counted.
+_MODIFIERS = re.compile(
+    r",? (?=(?:about|on|that|which|using|with|containing|including|describing|explaining|listing|detailing|summarizing|"
+    r"highlighting|related|of|for|to|starting|beginning|discussing|outlining|focusing|covering|focused|comparing|"
+    r"stating|providing|showing|followed|regarding|in|from|long)\b)",
+    re.IGNORECASE,
+)
+_UNSURE = re.compile(
+    r"\b(?:average|or|if|unless|except|per|each|every|either|optional\w*|approximately|about \d)\b", re.IGNORECASE
+)
+_TRIVIAL_WORDS = 20  # "at least 3 words that rhyme" says next to nothing about the length
+
 _VACUOUS = re.compile(
     rf"(?:(?:any|the|some|these|of|following|certain|all|use) )*+(?:(?:{_ASKED}) )+(?:key)?(?:words?|phrases?|terms?)"
     r"(?: (?:or|and) (?:key)?(?:words?|phrases?|terms?))?",
@@ -66,12 +89,55 @@ _NUMBER_ONLY = re.compile(rf"(?:{NUMBER})", re.IGNORECASE)
 
 def _read(text: str) -> Found | None:
     """What the first reader that knows the whole of normalised text makes of it."""
-    for sentence in dict.fromkeys((text, without_label(text))):
+    bare = without_label(text)
+    for sentence in dict.fromkeys((text, bare, without_purpose(bare))):
         clause = read_clause(sentence)
         for reader in READERS:
             found = reader(sentence, clause)
             if found is not None:
                 return found
+    return None
+
+
+# What is more in a response than in each of its parts; what a part holds, the response holds too.
+_GROWS = frozenset(
+    {
+        *(Kind.WORDS, Kind.CHARACTERS, Kind.LINES, Kind.SENTENCES, Kind.PARAGRAPHS, Kind.BULLETS, Kind.NUMBERED),
+        *(Kind.TABLES, Kind.HEADINGS, Kind.PLACEHOLDERS, Kind.HIGHLIGHTS, Kind.KEYWORD, Kind.KEYWORDS, Kind.LETTER),
+        *(Kind.CAPITAL_WORDS, Kind.COMMAS, Kind.MARKS, Kind.DIGITS, Kind.SEPARATORS),
+    }
+)
+_HELD = frozenset({Kind.BOLD, Kind.EMPHASIS, Kind.MARKDOWN})
+
+
+def _at_least(found: Found | None) -> Found | None:
+    """What a demand on a part, or with a condition on what is counted, says of the whole response: its lower bound."""
+    if found is None or found.spec is None:
+        return None
+    spec = found.spec
+    if spec.kind in _HELD:
+        return Found(Reading.NECESSARY, spec)
+    if spec.kind not in _GROWS or spec.low == 0:
+        return None
+    return Found(Reading.NECESSARY, replace(spec, high=None))
+
+
+def _read_part(text: str) -> Found | None:
+    """A demand on "the title", "the sentence", "the explanation": whatever that is, it is in the response."""
+    if not has_part(text) or _HEDGES.search(without_part(text)) is not None:
+        return None
+    return _at_least(_read(without_part(text)))
+
+
+def _read_modified(text: str) -> Found | None:
+    """ "at least 3 sentences about rivers": at least 3 sentences."""
+    if _UNSURE.search(text) is not None:
+        return None
+    for modifier in list(_MODIFIERS.finditer(text))[:_MAX_JOINTS]:
+        found = _at_least(_read(text[: modifier.start()].rstrip(" ,")))
+        if found is not None and found.spec is not None:
+            trivial = found.spec.kind is Kind.WORDS and found.spec.low < _TRIVIAL_WORDS
+            return None if trivial else found
     return None
 
 
@@ -117,8 +183,8 @@ def parse_constraint(text: str) -> Constraint:
     found = _read(sentence)
     if found is None and _VACUOUS.fullmatch(read_clause(without_label(sentence)).rest) is not None:
         found = Found(Reading.NOT_A_CONSTRAINT)
-    if found is None:
-        found = _read_first_clause(sentence)
+    for reader in (_read_part, _read_first_clause, _read_modified):
+        found = found or reader(sentence)
     if found is None and _is_statement(sentence, text.strip()):
         found = Found(Reading.NOT_A_CONSTRAINT)
     return Constraint(text, Reading.NEEDS_JUDGE) if found is None else Constraint(text, found.reading, found.spec)

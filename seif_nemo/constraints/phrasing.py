@@ -1,4 +1,4 @@
-"""What all demands share in English: quotation marks, labels, "your response should (not) contain ..."."""
+"""What all demands share in English: quotation marks, labels, purposes, "your response should (not) contain ..."."""
 
 import re
 from dataclasses import dataclass
@@ -19,20 +19,65 @@ _PLEASE = re.compile(r",? please$", re.IGNORECASE)
 _LIST_MARK = re.compile(r"(?:[-*•]|\d{1,2}[.)]|\(\d{1,2}\)|[a-z]\)) ")
 # Labels that say nothing about the part of the response meant. "Title:", "Sentence length:" and "Ending:" do.
 _LABEL_WORD = (
-    "response|answer|lexical|content|format|formatting|structure|structural|length|keywords?|words?|count|punctuation|"
-    "case|letters?|frequency|constraints?|limit|number|of|and|the|include|inclusion|exclusion|forbidden|required|style|"
-    "form|output|all-caps|lowercase|uppercase|capitalization|requirement|rule|detectable|language|change|json|no|commas?|"
+    "response|answer|lexical|semantic|syntactic|content|format|formatting|structure|structural|length|keywords?|words?|"
+    "count|punctuation|case|letters?|frequency|constraints?|limit|number|of|and|the|include|inclusion|exclusion|element|"
+    "forbidden|required|style|form|output|all-caps|lowercase|uppercase|capitalization|requirement|rule|detectable|"
+    "language|change|json|no|commas?|bespoke|specialized|fundamental|highlighted|spans?|english|caps|"
     "(?:sentence|paragraph|bullet|bullet points?|bullets|placeholder)s? count"
 )
-_LABEL = re.compile(rf"(?:(?:{_LABEL_WORD})[ /-]*+){{1,5}}+(?:: ?| ?[—–] ?| - )", re.IGNORECASE)
+_LABEL = re.compile(rf"(?P<label>(?:(?:{_LABEL_WORD})[ /-]*+){{1,5}}+)(?:: ?| ?[—–] ?| - )", re.IGNORECASE)
+# Labels that are part of the demand: "Forbidden: commas" demands the contrary of "commas".
+_FORBIDS = re.compile(r"\b(?:forbidden|exclusion|no)\b", re.IGNORECASE)
+_LISTS_WORDS = re.compile(r"\b(?:keywords?|words?|letters?)\b", re.IGNORECASE)
+_NAMED = re.compile(r"\b(?:language|json)\b", re.IGNORECASE)
+_IS_DEMAND = re.compile(
+    r"(?:please |the |your |you |in your entire )*(?:response|answer|must|should|shall|do not|don't|never|use|include|"
+    r"includes|contain|mention|avoid|refrain|incorporate|limit|write|no|words? (?:in|must|should)|at least|at most|"
+    r"exactly|less than|more than|fewer than|between|up to|\d|mandat\w+)\b",
+    re.IGNORECASE,
+)
+_COUNTS = re.compile(r"\b(?:count|limit|number|frequency|length)\b", re.IGNORECASE)
 
+# Purposes that demand nothing of their own.
+_VALUE = r"(?:importance|significance|meaning|value|relevance|role|impact|presence|use|usage)"
+_GOAL = (
+    r"(?:(?:greater|better|improved|visual|added|overall|more|easy|easier|maximum) )?"
+    r"(?:emphasis|clarity|readability|visibility|brevity|conciseness|simplicity|consistency|focus|reading|reference|"
+    r"understanding|attention|distinction|identification|comprehension|ease of (?:reading|understanding|reference))"
+)
+_PURPOSE = re.compile(
+    rf",? (?:for {_GOAL}(?: and {_GOAL})?"
+    rf"|(?:in order )?to (?:emphasi[sz]e|stress|highlight|underscore|indicate|show|signify|denote|note) "
+    rf"(?:it|them|this|(?:its|their|the) {_VALUE})"
+    rf"|(?:in order )?to (?:draw attention(?: to it| to them)?|make (?:it|them) stand out"
+    rf"|(?:ensure|maintain|enhance|improve|increase|add) {_GOAL}(?: and {_GOAL})?))$",
+    re.IGNORECASE,
+)
+
+# What is asked for, where the seed question asks for nothing else, and what may be a part of the response.
+_PRODUCT = (
+    "summary|story|essay|article|poem|review|description|analysis|text|content|report|email|translation|speech|"
+    "narrative"
+)
+_PART = (
+    "explanation|sentence|question|title|headline|solution|paragraph|introduction|conclusion|passage|list|table|code|"
+    "definition|recipe|script|statement|proof|outline|dialogue|conversation|message|post|tweet|caption|slogan|example|"
+    "examples|recommendations|instructions|steps|bullet points|bullets|abstract|body|quote|name|product|prompt|argument|"
+    "hypothesis|plan|guide|lyrics|song|joke|riddle|discussion|rewrite|rewritten text|document|justification"
+)
 RESPONSE = (
     r"(?:(?:your|the|this|my|a) )?(?:(?:entire|whole|full|final|complete|overall|generated|total) )?"
-    r"(?:response|answer|reply|output|completion)"
+    rf"(?:response|answer|reply|output|completion|result|(?<=the |our |ire |ole )(?:{_PRODUCT}))"
+)
+_PART_OF = re.compile(
+    rf"\b(?:the|your|each of the|its) (?:(?:first|second|third|last|final|opening|new|revised|corrected|translated|"
+    rf"rewritten|generated|search|main|entire|whole|same|following|output|original|seed|closing) )*+"
+    rf"(?:{_PART})\b(?! (?:count|length|limit))",
+    re.IGNORECASE,
 )
 _LEAD = (
     r"(?:(?:please|also|and|kindly|always|then|however|but|it is required that|you are required to|remember to|"
-    r"make sure to|make sure that|make sure|ensure that|ensure|be sure to|it must be that),? )*+"
+    rf"make sure to|make sure that|make sure|ensure that|ensure|be sure to|it must be that|in {RESPONSE}),? )*+"
 )
 MODAL = r"(?:must|should|shall|will|has to|have to|needs to|need to|is to|are to|is required to|ought to)"
 _AUXILIARY_NOT = (
@@ -43,7 +88,9 @@ _VERB = (
     r"(?:be written (?:in|with|using)|be composed of|be made up of|be formatted (?:in|as|with)|consist of|consists of|"
     r"(?:be|stay|remain|fall|keep it|keep|is|are) (?=within|under|below|over|between|at|no|in|a|all|only|exactly|up|"
     r"more|less|fewer|longer|shorter|entirely|\d|\ue000)|"
-    r"use|uses|using|used|write|writes|include|includes|including|contain|contains|containing|have|has|having|add|adds|"
+    r"mandat(?:e|es|ory)(?: the)? (?:use|usage|inclusion) of|(?:require|requires|required)(?: the)? (?:use|inclusion) of|"
+    r"(?:conform|adhere) to|compose|draft|construct|craft|deliver|express|"
+    r"use|uses|using|used|write|writes|written|include|includes|including|contain|contains|containing|have|has|having|add|adds|"
     r"provide|give|produce|generate|insert|feature|employ|incorporate|present|mention|comprise|comprises|make use of|"
     r"respond|reply|answer|output|format|be|is|are|make|put|keep|utilize|state|show|return)"
 )
@@ -54,6 +101,7 @@ _LIMIT = (
     rf"(?:be )?(?:limit|limits|limited|restrict|restricted|cap|capped|confine|confined)"
     rf"(?: {OBJECT}| (?:the )?(?:word count|length))?(?: length)?"
 )
+DIVIDE = rf"(?:be )?(?:divided?|split|separated?|break|broken|organized?|structured?)(?: {OBJECT})?(?: up| down)?"
 
 _SUBJECT = rf"(?:{RESPONSE}|you|it|there)"
 _CLAUSE = re.compile(
@@ -80,6 +128,23 @@ class Clause:
     limiting: bool
 
 
+def has_part(text: str) -> bool:
+    """Whether normalised text speaks of something that may be a part of the response ("the title")."""
+    return _PART_OF.search(text) is not None
+
+
+def without_part(text: str) -> str:
+    """Normalised text that speaks of the response where it spoke of a part of it ("the title", "the sentence")."""
+    return _PART_OF.sub("the response", text)
+
+
+def without_purpose(text: str) -> str:
+    """Normalised text without "for clarity", "to emphasize its importance" and the like at the end."""
+    for _ in range(2):
+        text = _PURPOSE.sub("", text)
+    return text
+
+
 def normalise(text: str) -> str:
     """One line, plain white space, quotations between `OPEN` and `CLOSE`, without list mark and final stop."""
     text = _SPACE.sub(" ", text.replace(OPEN, " ").replace(CLOSE, " ")).strip()
@@ -97,9 +162,17 @@ def normalise(text: str) -> str:
 
 
 def without_label(text: str) -> str:
-    """Normalised text without a label such as "Length constraint:" in front; unknown labels stay."""
+    """Normalised text without a label such as "Length constraint:" in front; unknown labels stay.
+
+    A label that forbids or lists words stays where the rest is no demand of its own: in "Forbidden: lowercase letters"
+    and "Keywords: JSON" the label is what demands.
+    """
     label = _LABEL.match(text)
-    return text[label.end() :].lstrip("* ") if label is not None and label.end() < len(text) else text
+    if label is None or label.end() >= len(text):
+        return text
+    rest, name = text[label.end() :].lstrip("* "), label["label"]
+    own = _FORBIDS.search(name) or _NAMED.search(name) or (_LISTS_WORDS.search(name) and not _COUNTS.search(name))
+    return text if own and _IS_DEMAND.match(rest) is None else rest
 
 
 def read_clause(text: str) -> Clause:
@@ -114,3 +187,12 @@ def read_clause(text: str) -> Clause:
     return Clause(
         match["rest"], negated=negations == 1, verb=(match["verb"] or "").lower(), limiting=match["limit"] is not None
     )
+
+
+_TIMES_WORD = {"once": "1 times", "twice": "2 times", "thrice": "3 times"}
+_TIMES_PATTERN = re.compile(rf"{OPEN}[^{CLOSE}]*+{CLOSE}|\b(?:once|twice|thrice)\b", re.IGNORECASE)
+
+
+def times(text: str) -> str:
+    """ "at least twice" as "at least 2 times", outside of quotations."""
+    return _TIMES_PATTERN.sub(lambda m: _TIMES_WORD.get(m.group().lower(), m.group()), text)
