@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+from seif_nemo.observability.report.judge import judge_section
 from seif_nemo.observability.report.loading import RunData, load_run
 from seif_nemo.observability.report.markup import Html, tag
 from seif_nemo.observability.report.parts import table, words
@@ -27,6 +28,7 @@ _LINKS = (
     ("difficulty", "Difficulty"),
     ("gate", "Gate"),
     ("curves", "Curves"),
+    ("judge", "Judge"),
     ("diversity", "Diversity"),
     ("samples", "Answers"),
     ("instructor", "Instructor"),
@@ -72,6 +74,7 @@ def render(data: RunData, now: float) -> str:
         difficulty_section(data),
         gate_section(data),
         curves_section(data),
+        judge_section(data),
         diversity_section(data),
         samples_section(data),
         instructor_section(data),

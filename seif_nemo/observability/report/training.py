@@ -30,7 +30,7 @@ _REASON_NAMES = {
     RejectReason.FILTER_MISSING.value: "Filter silent",
 }
 _REASON_COLORS = ("slate", "yellow", "orange", "pink", "brown", "sky", "red", "violet", "teal", "green", "plum", "aqua")
-_ROLES = ((Phase.INSTRUCTOR, "Instructor", "c-instructor"), (Phase.FOLLOWER, "Follower", "c-follower"))
+ROLES = ((Phase.INSTRUCTOR, "Instructor", "c-instructor"), (Phase.FOLLOWER, "Follower", "c-follower"))
 _PARTS = {"generate": "blue", "answer": "aqua", "reference": "yellow", "train": "orange", "save": "violet"}
 _FINAL_COUNTS = ("synthesis/asked", "synthesis/kept")
 _SMOOTH_FROM, _SMOOTH_OVER = 12, 5  # steps
@@ -88,8 +88,8 @@ def curves_section(data: RunData) -> Html:
         ("train/kl", "KL to the reference", None, None),
         ("mismatch/ratio", "train/generate ratio", None, 1.05),
     ):
-        for phase, role, color in _ROLES:
-            chart = _curve(data.steps(phase), name, f"{role}: {title}", color, limits, rule)
+        for phase, role, color in ROLES:
+            chart = curve(data.steps(phase), name, f"{role}: {title}", color, limits, rule)
             charts.append(chart or not_yet(f"{role} has no step with a {title}."))
     rows = [_phase_row(round_, role, steps) for round_, role, steps in _role_phases(data)]
     head = ["round, role", "steps", "reward, first → last quarter", "KL at the end", "gradient norm, highest"]
@@ -205,7 +205,7 @@ def _gate_bar(label: str, counts: Counter[str]) -> Bar:
     return Bar(label, tuple(segments), f"{counts['asked']:,}")
 
 
-def _curve(
+def curve(
     steps: Sequence[StepMetrics],
     name: str,
     title: str,
@@ -247,7 +247,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
 def _role_phases(data: RunData) -> list[tuple[int, str, list[StepMetrics]]]:
     phases = []
     for round_ in sorted({m.key.round for m in data.metrics}):
-        for phase, role, _ in _ROLES:
+        for phase, role, _ in ROLES:
             if steps := [s for s in data.steps(phase) if s.key.round == round_]:
                 phases.append((round_, role, steps))
     return phases

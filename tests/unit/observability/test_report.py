@@ -276,7 +276,7 @@ def test_an_empty_directory_gives_a_page_of_not_yet(tmp_path: Path) -> None:
     assert page.one("span", "state").text == "no steps yet"
     assert tile(page, "Held-out follow rate")[0] == "not yet"
     sections = page.all("section")
-    assert len(sections) == 10
+    assert len(sections) == 11
     assert all(s.all("p", "empty") for s in sections)
     assert page.all("p", "notice") == []
 
