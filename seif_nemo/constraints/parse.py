@@ -20,6 +20,9 @@ from seif_nemo.constraints.phrasing import (
 )
 from seif_nemo.constraints.readers import READERS
 from seif_nemo.constraints.readers_count import Found
+from seif_nemo.constraints.readers_zh import is_chinese, read_chinese
+from seif_nemo.constraints.scopes import find_scope, holds_in_part
+from seif_nemo.constraints.specs import validate
 from seif_nemo.types.constraints import Constraint, Kind, Reading
 
 MAX_LENGTH = 600  # characters; a longer text is left to the judge unread
@@ -122,6 +125,17 @@ def _at_least(found: Found | None) -> Found | None:
     return Found(Reading.NECESSARY, replace(spec, high=None))
 
 
+def _read_scoped(text: str) -> Found | None:
+    """A demand on each paragraph, sentence or bullet point, or on a numbered one, if that is all it says."""
+    scoped = find_scope(text) or find_scope(without_label(text))
+    found = None if scoped is None else _read(scoped.text)
+    if scoped is None or found is None or found.spec is None or not holds_in_part(found.spec.kind, scoped.scope):
+        return None
+    if found.reading is not Reading.EQUIVALENT:
+        return None
+    return Found(Reading.SCOPED, validate(replace(found.spec, scope=scoped.scope, index=scoped.index)))
+
+
 def _read_part(text: str) -> Found | None:
     """A demand on "the title", "the sentence", "the explanation": whatever that is, it is in the response."""
     if not has_part(text) or _HEDGES.search(without_part(text)) is not None:
@@ -180,7 +194,12 @@ def parse_constraint(text: str) -> Constraint:
     sentence = normalise(text)
     if not any(char.isalnum() for char in sentence):
         return Constraint(text, Reading.NOT_A_CONSTRAINT)
+    if is_chinese(text):
+        found = read_chinese(text)
+        return Constraint(text, Reading.NEEDS_JUDGE) if found is None else Constraint(text, found.reading, found.spec)
     found = _read(sentence)
+    if found is None or found.reading is Reading.NECESSARY:
+        found = _read_scoped(sentence) or found
     if found is None and _VACUOUS.fullmatch(read_clause(without_label(sentence)).rest) is not None:
         found = Found(Reading.NOT_A_CONSTRAINT)
     for reader in (_read_part, _read_first_clause, _read_modified):
