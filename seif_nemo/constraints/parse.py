@@ -1,13 +1,14 @@
-"""Free English text to `Constraint`: what it demands, and whether a rule can see all of it, part of it or nothing.
+"""Free text, English or Chinese, to `Constraint`: what it demands, and whether a rule can see all of it or a part.
 
-The parser never guesses. A text is EQUIVALENT only if every word of it is accounted for; NECESSARY if its first clause
-is and the rest adds to it; scoped demands ("each paragraph ...") and everything unknown are NEEDS_JUDGE.
+The parser never guesses. A text is EQUIVALENT only if every word of it is accounted for, and SCOPED if it is but for
+the part of the response that it names. NECESSARY is what it implies besides: its first clause where the rest only adds
+to it, and the lower bound of a count that it narrows down or of a part of the response. All else is NEEDS_JUDGE, or
+NOT_A_CONSTRAINT where it clearly demands nothing.
 """
 
 import re
 from dataclasses import replace
 
-from seif_nemo.constraints.numbers import NUMBER
 from seif_nemo.constraints.phrasing import (
     OPEN,
     RESPONSE,
@@ -23,6 +24,7 @@ from seif_nemo.constraints.readers_count import Found
 from seif_nemo.constraints.readers_zh import is_chinese, read_chinese
 from seif_nemo.constraints.scopes import find_scope, holds_in_part
 from seif_nemo.constraints.specs import validate
+from seif_nemo.constraints.statements import is_statement, is_vacuous
 from seif_nemo.types.constraints import Constraint, Kind, Reading
 
 MAX_LENGTH = 600  # characters; a longer text is left to the judge unread
@@ -44,10 +46,8 @@ _NEXT = (
 _JOINT = re.compile(rf",? and (?=(?:{_NEXT})\b)|[.;] |, (?!and {OPEN})(?=and |while |with )", re.IGNORECASE)
 _MAX_JOINTS = 4
 
-# "any forbidden words" without a list of them.
-_ASKED = "forbidden|banned|prohibited|specified|required|given|provided|listed|mandatory"
-# What narrows down what is counted.
-_MODIFIERS = re.compile(
+# What narrows down what is counted, and what leaves open how.
+_MODIFIER = re.compile(
     r",? (?=(?:about|on|that|which|using|with|containing|including|describing|explaining|listing|detailing|summarizing|"
     r"highlighting|related|of|for|to|starting|beginning|discussing|outlining|focusing|covering|focused|comparing|"
     r"stating|providing|showing|followed|regarding|in|from|long)\b)",
@@ -57,50 +57,13 @@ _UNSURE = re.compile(
     r"\b(?:average|or|if|unless|except|per|each|every|either|optional\w*|approximately|about \d)\b", re.IGNORECASE
 )
 _TRIVIAL_WORDS = 20  # "at least 3 words that rhyme" says next to nothing about the length
-
-_VACUOUS = re.compile(
-    rf"(?:(?:any|the|some|these|of|following|certain|all|use) )*+(?:(?:{_ASKED}) )+(?:key)?(?:words?|phrases?|terms?)"
-    r"(?: (?:or|and) (?:key)?(?:words?|phrases?|terms?))?",
+# "..., each with a heading": what is counted is counted all the same.
+_EACH = re.compile(
+    r",? (?:and |with )?each (?:one |paragraph |sentence |bullet point |bullet )?(?=\w+ing\b|with|of|on|in|at|must|should|"
+    r"no|separated|related|about|discusses|focuses|describes|explains)",
     re.IGNORECASE,
 )
-# Words of demanding: with one of them no sentence is a plain statement.
-_DEMAND = re.compile(
-    r"\b(?:must|should|shall|need|needs|needed|have to|has to|require|required|requires|requirements?|mandatory|ensure|"
-    r"avoid|without|only|exactly|precisely|at least|at most|no more|limited to|do not|don't|never|allowed|instead|"
-    r"cannot|can't|please|ought|response|answer|reply|output|constraints?)\b",
-    re.IGNORECASE,
-)
-# What a description of the wanted response speaks of ("the tone is formal", "it uses short sentences").
-_MANNER = re.compile(
-    r"\b(?:tone|style|format|formatted|language|written|sentences?|paragraphs?|words?|bullets?|text|content|limit|maximum|"
-    r"minimum|length|uses?|using|includes?|including|contains?|mentions?|voice|audience|language|point of view)\b",
-    re.IGNORECASE,
-)
-_PERSON_STATEMENT = re.compile(r"(?:he|she|they|we|i)(?:'s|'re|'m)? [a-z']+", re.IGNORECASE)
-_VERB = r"(?:is|are|was|were|has|had|did|became|went|took|made|came|wrote|said)\b"
-_IT_STATEMENT = re.compile(rf"(?:it|there|this|these|those)(?:'s|'re| {_VERB})", re.IGNORECASE)
-_THING_STATEMENT = re.compile(
-    rf"(?:(?i:the|a|an|his|her|their|its|our) (?:[\w'\-]+ ){{1,8}}?"
-    rf"|(?!You )[A-Z][\w'\-]+ (?:[A-Z][\w'\-]+ ){{0,3}}){_VERB}"
-)
-_QUESTION = re.compile(
-    r"(?:what|who|whom|whose|when|where|why|which|how|is|are|was|were|do|does|did|can|could|will|would|has|have)\b.*\?",
-    re.IGNORECASE | re.DOTALL,
-)
-_NUMBER_ONLY = re.compile(rf"(?:{NUMBER})", re.IGNORECASE)
-
-
-def _read(text: str) -> Found | None:
-    """What the first reader that knows the whole of normalised text makes of it."""
-    bare = without_label(text)
-    for sentence in dict.fromkeys((text, bare, without_purpose(bare))):
-        clause = read_clause(sentence)
-        for reader in READERS:
-            found = reader(sentence, clause)
-            if found is not None:
-                return found
-    return None
-
+_UNSURE_OF_ALL = re.compile(r"\b(?:average|or|if|unless|except|per|either|optional\w*)\b", re.IGNORECASE)
 
 # What is more in a response than in each of its parts; what a part holds, the response holds too.
 _GROWS = frozenset(
@@ -111,6 +74,20 @@ _GROWS = frozenset(
     }
 )
 _HELD = frozenset({Kind.BOLD, Kind.EMPHASIS, Kind.MARKDOWN})
+
+
+def _read(text: str) -> Found | None:
+    """What the readers make of the whole of normalised text: the first that sees all of it, else the first."""
+    bare = without_label(text)
+    weaker: Found | None = None
+    for sentence in dict.fromkeys((text, bare, without_purpose(bare))):
+        clause = read_clause(sentence)
+        for reader in READERS:
+            found = reader(sentence, clause)
+            if found is not None and found.reading is not Reading.NECESSARY:
+                return found
+            weaker = weaker or found
+    return weaker
 
 
 def _at_least(found: Found | None) -> Found | None:
@@ -127,7 +104,7 @@ def _at_least(found: Found | None) -> Found | None:
 
 def _read_scoped(text: str) -> Found | None:
     """A demand on each paragraph, sentence or bullet point, or on a numbered one, if that is all it says."""
-    scoped = find_scope(text) or find_scope(without_label(text))
+    scoped = find_scope(without_label(text))
     found = None if scoped is None else _read(scoped.text)
     if scoped is None or found is None or found.spec is None or not holds_in_part(found.spec.kind, scoped.scope):
         return None
@@ -143,20 +120,13 @@ def _read_part(text: str) -> Found | None:
     return _at_least(_read(without_part(text)))
 
 
-def _read_modified(text: str) -> Found | None:
-    """ "at least 3 sentences about rivers": at least 3 sentences."""
-    if _UNSURE.search(text) is not None:
-        return None
-    for modifier in list(_MODIFIERS.finditer(text))[:_MAX_JOINTS]:
-        found = _at_least(_read(text[: modifier.start()].rstrip(" ,")))
-        if found is not None and found.spec is not None:
-            trivial = found.spec.kind is Kind.WORDS and found.spec.low < _TRIVIAL_WORDS
-            return None if trivial else found
-    return None
-
-
 def _read_first_clause(text: str) -> Found | None:
     """A spec that the text implies by its first clause, if what follows only adds to it."""
+    each = _EACH.search(text)
+    if each is not None and _UNSURE_OF_ALL.search(text[: each.start()]) is None and "unless" not in text:
+        found = _read(text[: each.start()].rstrip(" ,.;"))
+        if found is not None and found.spec is not None:
+            return Found(Reading.NECESSARY, found.spec)
     if _HEDGES.search(text) is not None:
         return None
     for joint in list(_JOINT.finditer(text))[:_MAX_JOINTS]:
@@ -169,18 +139,32 @@ def _read_first_clause(text: str) -> Found | None:
     return None
 
 
-def _is_statement(text: str, raw: str) -> bool:
-    """Clearly no demand: a question, a number, or a plain sentence about the world without a word of demanding."""
-    if _NUMBER_ONLY.fullmatch(text) is not None:
-        return True
-    if OPEN in text or ":" in text or _DEMAND.search(text) is not None:
-        return False
-    if _QUESTION.fullmatch(raw) is not None or _PERSON_STATEMENT.match(text) is not None:
-        return True
-    if _IT_STATEMENT.match(text) is not None:
-        return _MANNER.search(text) is None
-    thing = _THING_STATEMENT.match(text)
-    return thing is not None and _MANNER.search(thing.group()) is None
+def _read_modified(text: str) -> Found | None:
+    """ "at least 3 sentences about rivers": at least 3 sentences."""
+    if _UNSURE.search(text) is not None:
+        return None
+    for modifier in list(_MODIFIER.finditer(text))[:_MAX_JOINTS]:
+        found = _at_least(_read(text[: modifier.start()].rstrip(" ,")))
+        if found is not None and found.spec is not None:
+            trivial = found.spec.kind is Kind.WORDS and found.spec.low < _TRIVIAL_WORDS
+            # "the term related to rivers": a word without quotation marks may go on.
+            return None if trivial or found.spec.kind in (Kind.KEYWORD, Kind.LETTER) else found
+    return None
+
+
+def _read_english(text: str, raw: str) -> Found | None:
+    found = _read(text)
+    if found is None or found.reading is Reading.NECESSARY:
+        found = _read_scoped(text) or found
+    if found is not None:
+        return found
+    if is_vacuous(read_clause(without_label(text)).rest):
+        return Found(Reading.NOT_A_CONSTRAINT)
+    for reader in (_read_part, _read_first_clause, _read_modified):
+        found = reader(text)
+        if found is not None:
+            return found
+    return Found(Reading.NOT_A_CONSTRAINT) if is_statement(text, raw) else None
 
 
 def parse_constraint(text: str) -> Constraint:
@@ -194,16 +178,5 @@ def parse_constraint(text: str) -> Constraint:
     sentence = normalise(text)
     if not any(char.isalnum() for char in sentence):
         return Constraint(text, Reading.NOT_A_CONSTRAINT)
-    if is_chinese(text):
-        found = read_chinese(text)
-        return Constraint(text, Reading.NEEDS_JUDGE) if found is None else Constraint(text, found.reading, found.spec)
-    found = _read(sentence)
-    if found is None or found.reading is Reading.NECESSARY:
-        found = _read_scoped(sentence) or found
-    if found is None and _VACUOUS.fullmatch(read_clause(without_label(sentence)).rest) is not None:
-        found = Found(Reading.NOT_A_CONSTRAINT)
-    for reader in (_read_part, _read_first_clause, _read_modified):
-        found = found or reader(sentence)
-    if found is None and _is_statement(sentence, text.strip()):
-        found = Found(Reading.NOT_A_CONSTRAINT)
+    found = read_chinese(text) if is_chinese(text) else _read_english(sentence, text.strip())
     return Constraint(text, Reading.NEEDS_JUDGE) if found is None else Constraint(text, found.reading, found.spec)

@@ -106,6 +106,24 @@ _MARKDOWN = (
 )
 
 
+def _read_markdown_more() -> Reader:
+    """ "Output the list in Markdown format with headings": there is markup at least."""
+    pattern = compile_pattern(
+        rf"(?:please )?(?:(?:{RESPONSE} (?:must|should) be )?(?:output|write|written|present|presented|format|formatted|"
+        r"provide|return|use|using|in|structure|display|deliver|give|organize|create|as)(?: it| them)? "
+        r"(?:(?:the|your|a|an|all|this) [^,.;:]{2,60}? )?)?(?:in |using |as |with )?(?:a |the |proper |valid )?"
+        r"markdown(?: (?:format|formatting|syntax|style))(?:,? (?P<more>.++))?"
+    )
+    hedges = compile_pattern(r"\b(?:or|if|instead|unless|except|not|without|no|only|any|where|when|either|rather)\b")
+
+    def read(sentence: str, clause: Clause) -> Found | None:
+        if clause.negated or pattern.fullmatch(sentence) is None or hedges.search(sentence) is not None:
+            return None
+        return Found(Reading.NECESSARY, Spec(Kind.MARKDOWN))
+
+    return read
+
+
 def _at_least_one(kind: Kind, demand: str, *, text: str | None = None) -> Reader:
     """Reader of a demand for some of a kind ("use bullet points")."""
     pattern = compile_pattern(rf"(?:{demand}){TAIL}")
@@ -162,6 +180,7 @@ FORM_READERS: tuple[Reader, ...] = (
     whole(Kind.JSON, rf"{_JSON}(?: format| syntax)?", partly=_PARTLY),
     whole(Kind.JSON, rf"{_JSON}(?: object| document| string| structure)", partly=_PARTLY | _USING),
     whole(Kind.MARKDOWN, _MARKDOWN, partly=_PARTLY),
+    _read_markdown_more(),
     _read_language(),
     _at_least_one(Kind.BULLETS, rf"{_LIST}{BULLET}{_FORM}"),
     _at_least_one(Kind.NUMBERED, rf"{_LIST}numbered lists?{_FORM}"),

@@ -21,7 +21,8 @@ TARGETS = rf"{_UNIT}(?:(?:,? (?:and |or )?|/|,)(?:(?:the |a )?{_NOUN} )?{_UNIT})
 PHRASES = rf"(?:(?:{_ADJECTIVE}|main) )*+(?:{_NOUN}:? )?{TARGETS}"
 _TARGET = (
     rf"(?:(?:{_THING}(?:of )?)?(?P<list>{TARGETS})"
-    rf"|{_THING.replace('<thing>', '<thing2>')}(?P<bare>[^\W_][\w'\-]*+))"
+    r"|(?:the |a |any |this )?(?:exact |following |required |single )?(?P<thing2>key ?word|word|phrase|term|letter|character) "
+    r"(?P<bare>[^\W_][\w'\-]*+))"
 )
 # Words that after "the word" or "the phrase" belong to the sentence and are not the word itself.
 _NO_TARGET_WORDS = """

@@ -266,12 +266,6 @@ def test_the_whole_response_is_meant(text: str, spec: Spec) -> None:
     "text",
     [
         "Use a formal tone.",
-        "each paragraph has at least 3 sentences",
-        "Each paragraph must contain at least 3 sentences.",
-        "Use at least 10 words in each sentence",
-        "Write exactly 3 sentences per paragraph",
-        "Start each sentence with the word well",
-        "End every paragraph with the phrase thank you",
         "Use at least 5 words that rhyme",
         "Use about 100 words",
         "Write approximately 50 words",
