@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from seif_nemo.constraints.ifeval import ONE_OF_OPTIONS, from_ifeval, to_ifeval
 from seif_nemo.constraints.language import detect_language
-from seif_nemo.constraints.punkt import split_sentences, tokenize
+from seif_nemo.constraints.punkt import split_sentences, tokens
 from seif_nemo.types.constraints import Definition, Kind, Spec
 from seif_nemo.types.verdicts import Outcome, Source, Verdict
 
@@ -108,8 +108,8 @@ def nth_paragraph_first_word(spec: Spec, response: str) -> Finding:
     assert spec.index is not None
     parts = response.split("\n\n")
     passed, evidence = _bounded(spec, sum(bool(part.strip()) for part in parts), "paragraphs")
-    words = parts[spec.index - 1].split() if spec.index <= spec.low else []
-    if not passed or not words:
+    words = parts[spec.index - 1].split() if passed and spec.index <= spec.low else []
+    if not words:
         return False, evidence
     first = ""
     for char in words[0].lstrip("'").lstrip('"'):
@@ -235,7 +235,7 @@ def english_lowercase(_: Spec, response: str) -> Finding:
 
 def capital_word_frequency(spec: Spec, response: str) -> Finding:
     """change_case:capital_word_frequency: NLTK's tokens that are in capitals; a single letter is one too."""
-    return _bounded(spec, sum(token.isupper() for token in tokenize(response)), "words in capitals")
+    return _bounded(spec, sum(token.isupper() for token in tokens(response)), "words in capitals")
 
 
 def no_comma(spec: Spec, response: str) -> Finding:
