@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 import pyarrow.parquet as pq
 
 from seif_nemo.constraints.conflict import SeedConflict, find_conflicts
+from seif_nemo.constraints.conflict_rules import VACUOUS
 from seif_nemo.constraints.duplicates import duplicates, subsumptions
 from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.constraints.seed_demands import read_demands
 from seif_nemo.types.constraints import Constraint
-
-VACUOUS = "one word is too short"  # of the reason why nothing is left between a limit and a single word
 
 
 @dataclass(frozen=True, slots=True)

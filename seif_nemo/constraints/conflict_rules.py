@@ -47,6 +47,8 @@ from seif_nemo.constraints.text import (
 from seif_nemo.constraints.verify import least_words
 from seif_nemo.types.constraints import Definition, Kind, Scope, Spec
 
+VACUOUS = "one word is too short for a limit or a form"  # as verify has it; a reader may see it otherwise
+
 _PARTS = {
     Scope.EACH_PARAGRAPH: PARAGRAPHS,
     Scope.NTH_PARAGRAPH: PARAGRAPHS,
@@ -324,9 +326,9 @@ def contradiction(specs: Sequence[Spec], *, refuse_vacuous: bool = True) -> str 
     of_whole = [spec for spec in ours if spec.scope is Scope.RESPONSE]
     whole = _read(of_whole, watched)
     if refuse_vacuous:
-        for spec in ours:
+        for spec in (spec for spec in specs if spec.definition is Definition.OURS):
             if spec.kind is not Kind.WORDS or spec.scope is Scope.RESPONSE:
-                whole.at_least(WORDS, least_words(spec), "one word is too short for a limit or a form")
+                whole.at_least(WORDS, least_words(spec), VACUOUS)
     whole.carry()  # the number of parts, before they are added up
     for part in (PARAGRAPHS, SENTENCES, ITEM):
         of_part = [spec for spec in ours if _PARTS.get(spec.scope) == part]
