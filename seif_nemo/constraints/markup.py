@@ -29,7 +29,7 @@ _HTML_EMPHASIS = re.compile(_HTML.format("em|i|mark|u"), re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*+[*+\-][ \t]++", re.MULTILINE)
 _OTHER = re.compile(
     r"^[ \t]*+(?:```|~~~|> ?\S|(?:-[ \t]*+){3,}+$|(?:\*[ \t]*+){3,}+$|(?:_[ \t]*+){3,}+$)"  # code, quotation, rule
-    r"|`[^`\n]++`|\[[^\[\]\n]++\]\([^()\s]++\)",  # code within a line, link
+    r"|`[^`\n]++`|~~[^~\n]++~~|\[[^\[\]\n]++\]\([^()\s]++\)",  # code within a line, link
     re.MULTILINE,
 )
 _ENDS = "\ue000"  # stands between two spans, so that no phrase is found across them

@@ -103,7 +103,11 @@ def parse_bound(match: re.Match[str], *, negated: bool) -> Bound | None:
     start, end = groups["from"] or groups["from2"], groups["to"] or groups["to2"]
     if start is not None:
         assert end is not None
-        return None if negated or groups.get("post") or groups.get("op3") else Bound(parse_number(start), parse_number(end))
+        return (
+            None
+            if negated or groups.get("post") or groups.get("op3")
+            else Bound(parse_number(start), parse_number(end))
+        )
     n = parse_number(groups["n"])
     operators = [o.lower() for o in (groups["op"], groups["mid"], groups.get("post")) if o is not None]
     operators += ["at least"] if groups["plus"] is not None else []

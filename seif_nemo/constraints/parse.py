@@ -59,7 +59,8 @@ _UNSURE = re.compile(
 _TRIVIAL_WORDS = 20  # "at least 3 words that rhyme" says next to nothing about the length
 # "..., each with a heading": what is counted is counted all the same.
 _EACH = re.compile(
-    r",? (?:and |with )?each (?:one |paragraph |sentence |bullet point |bullet )?(?=\w+ing\b|with|of|on|in|at|must|should|"
+    r",? (?:and |with )?each (?:one |paragraph |sentence |bullet point |bullet )?(?=\w+ing\b|with|of|on|in|at|must|"
+    r"should|"
     r"no|separated|related|about|discusses|focuses|describes|explains)",
     re.IGNORECASE,
 )
@@ -124,7 +125,8 @@ def _read_first_clause(text: str) -> Found | None:
     """A spec that the text implies by its first clause, if what follows only adds to it."""
     each = _EACH.search(text)
     if each is not None and _UNSURE_OF_ALL.search(text[: each.start()]) is None and "unless" not in text:
-        found = _read(text[: each.start()].rstrip(" ,.;"))
+        counted = text[: each.start()].rstrip(" ,.;")
+        found = _read(counted) or _read_first_clause(counted)
         if found is not None and found.spec is not None:
             return Found(Reading.NECESSARY, found.spec)
     if _HEDGES.search(text) is not None:
@@ -155,12 +157,12 @@ def _read_modified(text: str) -> Found | None:
 def _read_english(text: str, raw: str) -> Found | None:
     found = _read(text)
     if found is None or found.reading is Reading.NECESSARY:
-        found = _read_scoped(text) or found
+        found = _read_scoped(text) or _read_part(text) or found
     if found is not None:
         return found
     if is_vacuous(read_clause(without_label(text)).rest):
         return Found(Reading.NOT_A_CONSTRAINT)
-    for reader in (_read_part, _read_first_clause, _read_modified):
+    for reader in (_read_first_clause, _read_modified):
         found = reader(text)
         if found is not None:
             return found

@@ -62,12 +62,13 @@ _PRODUCT = (
 _PART = (
     "explanation|sentence|question|title|headline|solution|paragraph|introduction|conclusion|passage|list|table|code|"
     "definition|recipe|script|statement|proof|outline|dialogue|conversation|message|post|tweet|caption|slogan|example|"
-    "examples|recommendations|instructions|steps|bullet points|bullets|abstract|body|quote|name|product|prompt|argument|"
+    "examples|recommendations|instructions|steps|bullet points|bullets|abstract|body|quote|name|product|prompt|result|"
+    "argument|"
     "hypothesis|plan|guide|lyrics|song|joke|riddle|discussion|rewrite|rewritten text|document|justification"
 )
 RESPONSE = (
     r"(?:(?:your|the|this|my|a) )?(?:(?:entire|whole|full|final|complete|overall|generated|total) )?"
-    rf"(?:response|answer|reply|output|completion|result|(?<=the |our |ire |ole )(?:{_PRODUCT}))"
+    rf"(?:response|answer|reply|output|completion|(?<=the |our |ire |ole )(?:{_PRODUCT}))"
 )
 _PART_OF = re.compile(
     rf"\b(?:the|your|each of the|its) (?:(?:first|second|third|last|final|opening|new|revised|corrected|translated|"
@@ -88,9 +89,10 @@ _VERB = (
     r"(?:be written (?:in|with|using)|be composed of|be made up of|be formatted (?:in|as|with)|consist of|consists of|"
     r"(?:be|stay|remain|fall|keep it|keep|is|are) (?=within|under|below|over|between|at|no|in|a|all|only|exactly|up|"
     r"more|less|fewer|longer|shorter|entirely|\d|\ue000)|"
-    r"mandat(?:e|es|ory)(?: the)? (?:use|usage|inclusion) of|(?:require|requires|required)(?: the)? (?:use|inclusion) of|"
+    r"mandat(?:e|es|ory)(?: the)? (?:use|usage|inclusion) of|requires?d?(?: the)? (?:use|inclusion) of|"
     r"(?:conform|adhere) to|compose|draft|construct|craft|deliver|express|"
-    r"use|uses|using|used|write|writes|written|include|includes|including|contain|contains|containing|have|has|having|add|adds|"
+    r"use|uses|using|used|write|writes|written|include|includes|including|contain|contains|containing|have|has|"
+    r"having|add|adds|"
     r"provide|give|produce|generate|insert|feature|employ|incorporate|present|mention|comprise|comprises|make use of|"
     r"respond|reply|answer|output|format|be|is|are|make|put|keep|utilize|state|show|return)"
 )

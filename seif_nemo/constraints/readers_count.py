@@ -119,6 +119,7 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
 _FEW_PERSONS = 30
 
 BULLET = r"(?:markdown )?(?:bullet(?:ed)?[ -]?(?:points?|items?|list items?)|bullets?)"
+BULLET_LIST = r"(?:bullet(?:ed)?(?:[ -]points?)?[ -]lists?|bullet-?point lists?|bullet(?:ed)?[ -]points?|bullets)"
 _MARKDOWN = (
     r"(?: (?:using|in|with|as) (?:the )?markdown(?: bullets?| bullet points?| format| formatting| style| syntax)?)?"
 )

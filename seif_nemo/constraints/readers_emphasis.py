@@ -12,6 +12,8 @@ _OTHER = (
     r",? (?:with|using|in|by|through|via) (?:the )?(?:markdown )?(?P<other>italics?|italicized|bold and italics?|"
     r"bold or italics?)(?: (?:markdown|text|fonts?|formatting|format|syntax|style|type|letters|emphasis))*+"
 )
+# "With markdown syntax" may as well be a code block.
+_EMPHASIS = r",? (?:with|using|in|by|through|via) (?:the )?(?:markdown emphasis|emphasis|(?:single )?asterisks)"
 _ONCE = r"(?: at least once)?"
 _MANNER = rf"(?:(?P<bold>{BOLD})|(?P<emphasis>{EMPHASIS})|{_OTHER})"
 _MARKING = (
@@ -19,7 +21,8 @@ _MARKING = (
 )
 # With one of these, nothing may be left to emphasise, or more than one thing is meant.
 _UNSURE = re.compile(
-    r"\b(?:any|if|where|wherever|when|whenever|or|unless|except|without|not|never|no|only|instead|appropriate|necessary|"
+    r"\b(?:any|if|where|wherever|when|whenever|or|unless|except|without|not|never|no|only|instead|appropriate|"
+    r"necessary|"
     r"needed|possible|optional\w*|applicable|relevant)\b",
     re.IGNORECASE,
 )
@@ -46,7 +49,8 @@ def _read_phrases() -> Reader:
         rf"(?: ?{_MANNER})?{_ONCE}{TAIL}"
     )
     using = compile_pattern(
-        rf"(?:bold|bold text|bold formatting|double asterisks|markdown bold) (?:for|to (?:highlight|emphasi[sz]e)) (?P<list>{PHRASES}){TAIL}"
+        rf"(?:bold|bold text|bold formatting|double asterisks|markdown bold) (?:for|to (?:highlight|"
+        rf"emphasi[sz]e)) (?P<list>{PHRASES}){TAIL}"
     )
 
     def read(sentence: str, clause: Clause) -> Found | None:
@@ -73,7 +77,7 @@ def _read_phrases() -> Reader:
 def _read_something() -> Reader:
     """ "Highlight the main points in bold": whichever they are, something must be in bold."""
     active = compile_pattern(
-        rf"{_MARKING} (?P<what>[^;:]{{3,160}}?)(?:(?P<bold>{BOLD})|(?P<emphasis>{EMPHASIS}))(?P<more>[ ,].*+)?"
+        rf"{_MARKING} (?P<what>[^;:]{{3,160}}?)(?:(?P<bold>{BOLD})|(?P<emphasis>{_EMPHASIS}))(?P<more>[ ,].*+)?"
     )
     using = compile_pattern(
         r"(?:markdown )?(?P<bold>bold|bold text|bold formatting|bolding|double asterisks)(?P<emphasis>(?!))? "

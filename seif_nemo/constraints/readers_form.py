@@ -1,8 +1,8 @@
 """What holds of the whole response: case, title, quotation, JSON, markdown, language."""
 
 from seif_nemo.constraints.phrasing import MODAL, OBJECT, RESPONSE, Clause
-from seif_nemo.constraints.readers_count import BULLET, EXAMPLE, TAIL, Found, Reader, compile_pattern
-from seif_nemo.constraints.readers_words import HOLDS
+from seif_nemo.constraints.readers_count import BULLET_LIST, EXAMPLE, TAIL, Found, Reader, compile_pattern
+from seif_nemo.constraints.readers_words import HOLDS, is_holding
 from seif_nemo.types.constraints import Kind, Reading, Spec
 
 # --- what holds of the whole response
@@ -44,7 +44,8 @@ def case(names: str, other: str) -> str:
     language = r"(?:(?:in )?english,? (?:and )?)?"
     return (
         rf"{only}(?:use |contain |include |be )?(?:in |with |using )?{only}{language}"
-        rf"(?:be |use |using |with |written )?(?:in |with |using )?{only}(?:(?:words?|letters?|text) (?:must|should|are|is)(?: be)?(?: in)? )?(?:{names})"
+        rf"(?:be |use |using |with |written )?(?:in |with |using )?{only}(?:(?:words?|letters?|text) (?:must|"
+        rf"should|are|is)(?: be)?(?: in)? )?(?:{names})"
         rf"(?: english)?(?: letters?| text| characters?)?(?: only| throughout)?"
         rf"(?:[,.;]? (?:and |with )?(?:no|without(?: any)?) (?:{other})(?: letters?| characters?)?"
         r"(?: (?:are |is )?(?:allowed|permitted))?)?"
@@ -56,7 +57,10 @@ _WRAP = rf"(?:(?:be )?(?:wrap|wrapped|enclose|enclosed|surround|surrounded|place
 _FORMATTED = (
     r"(?:(?:be )?(?:formatted|wrapped|structured|presented|given|returned|encoded|wrap|structure|present|encode) )?"
 )
-_JSON = rf"{_FORMATTED}(?:{OBJECT} )?(?:in |as |into |using )?(?:(?:a|valid|single|the|proper|well-formed) )*+json"
+_JSON = (
+    rf"{_FORMATTED}(?:{OBJECT} )?(?:in |as |into |using )?(?:the (?:form|format) of )?(?:(?:a|valid|single|the|"
+    rf"proper|well-formed) )*+json"
+)
 
 
 # --- language
@@ -69,11 +73,13 @@ urdu ur tamil ta telugu te marathi mr punjabi pa gujarati gu kannada kn malayala
 """
 _CODES: dict[str, str] = dict(zip(_CODES_TEXT.split()[::2], _CODES_TEXT.split()[1::2], strict=True))
 _ONLY = r"(?:(?:only|entirely|completely|fully|exclusively|all) )?"
-_LANGUAGE = rf"(?P<manner>(?:plain|simple|formal|standard|proper|fluent|clear|american|british|modern) )?(?P<name>{'|'.join(_CODES)})"
+_NAME = "|".join(_CODES)
+_MANNER = "plain|simple|formal|standard|proper|fluent|clear|american|british|modern"
+_LANGUAGE = rf"(?P<manner>(?:{_MANNER}) )?(?P<name>{_NAME})"
 
 
 def _read_language() -> Reader:
-    """ "in French", "in the French language", "Language: French". A manner of it ("simple English") is more than that."""
+    """ "in French", "in the French language", "Language: French". A manner of it ("simple English") says more."""
     spoken = compile_pattern(
         rf"(?:be )?{_ONLY}(?:in |using |use )(?:the )?{_ONLY}{_LANGUAGE}(?: language)?(?: only)?{TAIL}"
         r"(?:,? (?:and|with) no (?:other|any other) languages? (?:is |are )?(?:allowed|permitted|used)?)?"
@@ -98,7 +104,10 @@ def _read_language() -> Reader:
 
 # --- what the response must hold
 
-_AS = r"(?:(?:be )?(?:formatted|presented|written|structured|displayed|organized|given|format|present|structure|organize) )?"
+_AS = (
+    r"(?:(?:be )?(?:formatted|presented|written|structured|displayed|organized|given|format|present|structure|"
+    r"organize) )?"
+)
 _MARKDOWN = (
     rf"{_AS}(?:{OBJECT} )?(?:in |using |as |with |to |into )?(?:the |a |proper |valid |standard )*+"
     r"markdown(?:[ -](?:format|formatting|formatted|syntax|style|text|language|document))*+"
@@ -109,7 +118,8 @@ _MARKDOWN = (
 def _read_markdown_more() -> Reader:
     """ "Output the list in Markdown format with headings": there is markup at least."""
     pattern = compile_pattern(
-        rf"(?:please )?(?:(?:{RESPONSE} (?:must|should) be )?(?:output|write|written|present|presented|format|formatted|"
+        rf"(?:please )?(?:(?:{RESPONSE} (?:must|should) be )?(?:output|write|written|present|presented|format|"
+        rf"formatted|"
         r"provide|return|use|using|in|structure|display|deliver|give|organize|create|as)(?: it| them)? "
         r"(?:(?:the|your|a|an|all|this) [^,.;:]{2,60}? )?)?(?:in |using |as |with )?(?:a |the |proper |valid )?"
         r"markdown(?: (?:format|formatting|syntax|style))(?:,? (?P<more>.++))?"
@@ -125,13 +135,15 @@ def _read_markdown_more() -> Reader:
 
 
 def _at_least_one(kind: Kind, demand: str, *, text: str | None = None) -> Reader:
-    """Reader of a demand for some of a kind ("use bullet points")."""
+    """Reader of a demand for some of a kind ("use bullet points"); that all is of the kind no rule can see."""
     pattern = compile_pattern(rf"(?:{demand}){TAIL}")
+    all_of_it = compile_pattern(r"\b(?:as|in|into|format\w*|form|style|list|present\w*|structure\w*|organize\w*) ?")
 
     def read(sentence: str, clause: Clause) -> Found | None:
         if clause.negated or pattern.fullmatch(clause.rest) is None:
             return None
-        return Found(Reading.EQUIVALENT, Spec(kind, low=1, text=text))
+        is_all = all_of_it.search(clause.rest) is not None or not (is_holding(clause.verb))
+        return Found(Reading.NECESSARY if is_all else Reading.EQUIVALENT, Spec(kind, low=1, text=text))
 
     return read
 
@@ -182,7 +194,7 @@ FORM_READERS: tuple[Reader, ...] = (
     whole(Kind.MARKDOWN, _MARKDOWN, partly=_PARTLY),
     _read_markdown_more(),
     _read_language(),
-    _at_least_one(Kind.BULLETS, rf"{_LIST}{BULLET}{_FORM}"),
+    _at_least_one(Kind.BULLETS, rf"{_LIST}(?:format of (?:a )?)?{BULLET_LIST}{_FORM}"),
     _at_least_one(Kind.NUMBERED, rf"{_LIST}numbered lists?{_FORM}"),
     _at_least_one(Kind.TABLES, rf"{_LIST}(?<=markdown )tables?{_FORM}"),
     _at_least_one(Kind.HEADINGS, rf"{_LIST}(?<=markdown )(?:headings?|headers?)(?: and sub-?head(?:ings?|ers?))?"),

@@ -21,7 +21,8 @@ TARGETS = rf"{_UNIT}(?:(?:,? (?:and |or )?|/|,)(?:(?:the |a )?{_NOUN} )?{_UNIT})
 PHRASES = rf"(?:(?:{_ADJECTIVE}|main) )*+(?:{_NOUN}:? )?{TARGETS}"
 _TARGET = (
     rf"(?:(?:{_THING}(?:of )?)?(?P<list>{TARGETS})"
-    r"|(?:the |a |any |this )?(?:exact |following |required |single )?(?P<thing2>key ?word|word|phrase|term|letter|character) "
+    r"|(?:the |a |any |this )?(?:exact |following |required |single )?(?P<thing2>key ?word|word|phrase|term|letter|"
+    r"character) "
     r"(?P<bare>[^\W_][\w'\-]*+))"
 )
 # Words that after "the word" or "the phrase" belong to the sentence and are not the word itself.
@@ -151,7 +152,8 @@ def _read_required() -> Reader:
         rf"(?P<list>{TARGETS})\)?{TAIL}"
     )
     labelled = compile_pattern(
-        rf"(?:(?:required|mandatory|specific|mandatory use of(?: specific)?|must[ -]use) )+{_NOUN}(?: to (?:use|include))?"
+        rf"(?:(?:required|mandatory|specific|mandatory use of(?: specific)?|must[ -]use) )+{_NOUN}(?: to (?:use|"
+        rf"include))?"
         rf"(?: ?: ?| ?[—–-] )(?P<list>{TARGETS})"
     )
     forbidden = compile_pattern(
@@ -175,6 +177,27 @@ def _read_required() -> Reader:
         if match.re is forbidden:
             return Found(Reading.EQUIVALENT, Spec(kind, high=0, text="\n".join(phrases)))
         return _use(kind, "\n".join(phrases))
+
+    return read
+
+
+def _read_made_with() -> Reader:
+    """ "Write a haiku that includes the word 'a'": the response holds it."""
+    pattern = compile_pattern(
+        r"(?:write|compose|create|generate|construct|craft|provide|give|formulate|make|form|produce) (?:a|an|one|"
+        r"the|your) "
+        r"[^,.;:]{2,60}? (?:that (?:must )?(?:includes?|contains?|uses?|has|features?|incorporates?)|using|including|"
+        rf"containing|incorporating|with) {_TARGET}(?P<more>,? .++)?"
+    )
+
+    def read(sentence: str, clause: Clause) -> Found | None:
+        match = pattern.fullmatch(sentence)
+        if match is None or match["list"] is None or (match["thing"] is None):
+            return None
+        target = _target(match, negated=False)
+        if target is None or target[0] is Kind.LETTER or (match["more"] and _TAKES_BACK.search(match["more"])):
+            return None
+        return _use(target[0], target[1], Reading.NECESSARY)
 
     return read
 
@@ -255,4 +278,5 @@ WORD_READERS: tuple[Reader, ...] = (
     _read_examples(),
     _read_required(),
     _read_used_somehow(),
+    _read_made_with(),
 )

@@ -1,14 +1,14 @@
 """What a demand in Chinese says: 「恰好三个句子」, 「不超过两百字」, 「必须包含'创新'一词」.
 
-字 is read as `Kind.WORDS` reads it, the way word processors count 字数: a CJK character is one, a Latin word or a number
-is one, punctuation is none. 词 would need segmentation and is left to the judge; 单词 is a word of an alphabet.
+字 is read as `Kind.WORDS` reads it, the way word processors count 字数: a CJK character is one, a Latin word or a
+number is one, punctuation is none. 词 would need segmentation and is left to the judge; 单词 is a word of an alphabet.
 """
 
 import re
 
+from seif_nemo.constraints.numbers import Bound
 from seif_nemo.constraints.phrasing import CLOSE, OPEN
 from seif_nemo.constraints.readers_count import Bare, Found, bounded
-from seif_nemo.constraints.numbers import Bound
 from seif_nemo.constraints.specs import MAX_TEXT
 from seif_nemo.types.constraints import Kind, Reading, Spec
 
@@ -36,34 +36,52 @@ _UNITS: tuple[tuple[str, Kind, Bare], ...] = (
     (r"逗号", Kind.COMMAS, Bare.AT_LEAST),
 )
 _MARKS = {"感叹号": "!", "惊叹号": "!"}
-_WHOLE = r"(?:你的|您的|整个|整篇|全部|全文|文章|完整)*(?:回答|回复|答案|答复|输出|响应|回应|全文|正文|文章|内容)(?:内容|结果|的内容)?"
+_WHOLE = (
+    r"(?:你的|您的|整个|整篇|全部|全文|文章|完整)*(?:回答|回复|答案|答复|输出|响应|回应|全文|正文|文章|"
+    r"内容)(?:内容|结果|的内容)?"
+)
 _MUST = r"(?:必须|务必|需要|需|应该|应当|应|要|请|得|须|一定要|只能|可以)"
-_LEAD = rf"(?:请|在)?(?:{_WHOLE})?(?:中|里)?,?(?:{_MUST})*(?:将|把|以|用|使用|包含|包括|含有|有|写|撰写|写成|分成|分为|划分为|由|是|为|共|总共|控制|限制|限定)*(?:{_WHOLE})?(?:的?(?:总?字数|长度|篇幅|词汇数量|句子数|句数|段落数|段数|行数))?(?:{_MUST})*"
+_LEAD = (
+    rf"(?:请|在)?(?:{_WHOLE})?(?:中|里)?,?(?:{_MUST})*(?:将|把|以|用|使用|包含|包括|含有|有|写|撰写|写成|分成|分为|"
+    rf"划分为|由|是|为|共|总共|控制|限制|限定)*(?:{_WHOLE})?(?:的?(?:总?字数|长度|篇幅|词汇数量|句子数|句数|段落数|"
+    rf"段数|行数))?(?:{_MUST})*"
+)
 _LOW = r"至少|不少于|不低于|最少|起码|不能少于|不得少于|不应少于|大于等于|不小于"
-_HIGH = r"最多|至多|不超过|不多于|不得超过|不能超过|不可超过|不应超过|不要超过|勿超过|不大于|限制在|限制为|限定在|限定为|限定使用|限定|控制在|控制为|限于|限用|仅限|限|在"
+_HIGH = (
+    r"最多|至多|不超过|不多于|不得超过|不能超过|不可超过|不应超过|不要超过|勿超过|不大于|限制在|限制为|限定在|"
+    r"限定为|限定使用|限定|控制在|控制为|限于|限用|仅限|限|在"
+)
 _EXACT = r"恰好|正好|刚好|严格为|等于|仅使用|仅用|只用|仅|只|必须为|必须是"
 _COUNT = re.compile(
-    rf"{_LEAD}(?:(?P<low>{_LOW})|(?P<high>{_HIGH})|(?P<exact>{_EXACT})|(?P<more>超过|多于|大于)|(?P<less>少于|低于|小于))?"
+    rf"{_LEAD}(?:(?P<low>{_LOW})|(?P<high>{_HIGH})|(?P<exact>{_EXACT})|(?P<more>超过|多于|大于)|(?P<less>少于|低于|"
+    rf"小于))?"
     rf"(?:为|使用|用|包含|写|分成|分为)?(?P<n>{_NUMBER})(?:(?:到|至|-|~)(?P<m>{_NUMBER}))?"
-    r"个?(?P<unit>汉字|中文字符|中文字|英文单词|单词|字符|字|句子|句话|句|段落|自然段|段话|段|行|项目符号|感叹号|惊叹号|逗号)"
+    r"个?(?P<unit>汉字|中文字符|中文字|英文单词|单词|字符|字|句子|句话|句|段落|自然段|段话|段|行|项目符号|感叹号|"
+    r"惊叹号|逗号)"
     r"(?P<after>(?:之内|以内|内|以下|之间|或更少|或以下|以上|或更多|或以上|左右)?)"
-    rf"(?:来|进行|里|中)?(?:完成|组成|构成|长|的?篇幅)?(?:{_WHOLE}|作答|翻译|解释|分析|描述|改写|叙述|写作|撰写|展开分析)?"
+    rf"(?:来|进行|里|中)?(?:完成|组成|构成|长|的?篇幅)?(?:{_WHOLE}|作答|翻译|解释|分析|描述|改写|叙述|写作|撰写|"
+    rf"展开分析)?"
 )
 _LENGTH_ONLY = re.compile(
-    rf"(?:{_WHOLE}的?)?(?:总)?字数(?:{_MUST})*(?:限制|控制|限定)?(?P<op>在|为|不超过|不少于|至少|最多)?(?P<n>{_NUMBER})(?:(?:到|至|-|~)(?P<m>{_NUMBER}))?(?:之间|以内|内|以上)?"
+    rf"(?:{_WHOLE}的?)?(?:总)?字数(?:{_MUST})*(?:限制|控制|限定)?(?P<op>在|为|不超过|不少于|至少|"
+    rf"最多)?(?P<n>{_NUMBER})(?:(?:到|至|-|~)(?P<m>{_NUMBER}))?(?:之间|以内|内|以上)?"
 )
 _LIST = rf"{OPEN}[^{CLOSE}]+{CLOSE}(?:(?:和|与|及|以及|或|,|,和)?{OPEN}[^{CLOSE}]+{CLOSE})*"
 _WORD = r"(?:特定|关键|以下|如下|指定|专业)*的?(?:词语|词汇|词|术语|关键词|短语|概念|字样|字|句子|句)?"
 _USE = re.compile(
-    rf"(?:请|在)?(?:{_WHOLE}|句子|描述|文|句)?(?:中|里)?,?(?:{_MUST})*(?:使用|包含|包括|含有|提及|提到|出现|用到|用){_WORD}[::]?"
-    rf"(?P<list>{_LIST})(?:这)?(?:{_NUMBER}|几)?个?(?:一词|词语|词汇|精确术语|词|术语|关键词|短语|字|概念)?(?:至少(?P<n>{_NUMBER})次)?(?P<more>,?(?:来|进行|以).*)?"
+    rf"(?:请|在)?(?:{_WHOLE}|句子|描述|文|句)?(?:中|里)?,?(?:{_MUST})*(?:使用|包含|包括|含有|提及|提到|出现|用到|"
+    rf"用){_WORD}[::]?"
+    rf"(?P<list>{_LIST})(?:这)?(?:{_NUMBER}|几)?个?(?:一词|词语|词汇|精确术语|词|术语|关键词|短语|字|"
+    rf"概念)?(?:至少(?P<n>{_NUMBER})次)?(?P<more>,?(?:来|进行|以).*)?"
 )
 _BAN = re.compile(
-    rf"(?:请|在)?(?:{_WHOLE})?(?:中|里)?,?(?:不得|不要|不能|禁止|避免|请勿|不可|不允许|不应|切勿|严禁)(?:再)?(?:使用|包含|包括|出现|提及|提到|含有|用到){_WORD}"
+    rf"(?:请|在)?(?:{_WHOLE})?(?:中|里)?,?(?:不得|不要|不能|禁止|避免|请勿|不可|不允许|不应|切勿|"
+    rf"严禁)(?:再)?(?:使用|包含|包括|出现|提及|提到|含有|用到){_WORD}"
     rf"(?P<list>{_LIST})(?:这)?(?:{_NUMBER}|几)?个?(?:一词|等词|词语|词汇|词|字|术语|短语)?"
 )
 _END = re.compile(
-    rf"(?:{_WHOLE})?(?:{_MUST})*(?:(?:以|用)(?:{_WORD})?(?P<text>{OPEN}[^{CLOSE}]+{CLOSE})(?:一词|一句)?(?:作为|为|来)?(?P<end>开头|开始|结尾|结束|收尾)"
+    rf"(?:{_WHOLE})?(?:{_MUST})*(?:(?:以|用)(?:{_WORD})?(?P<text>{OPEN}[^{CLOSE}]+{CLOSE})(?:一词|一句)?(?:作为|为|"
+    rf"来)?(?P<end>开头|开始|结尾|结束|收尾)"
     rf"|(?:在)?(?P<end2>开头|结尾)(?:{_MUST})*(?:使用|用|写|为|是)(?P<text2>{OPEN}[^{CLOSE}]+{CLOSE}))"
 )
 _LANGUAGES = {
@@ -79,17 +97,23 @@ _LANGUAGES = {
 }
 _LANGUAGE = re.compile(
     rf"(?:请|在)?(?:{_WHOLE})?(?:{_MUST})*(?:仅|只|限|全部|全程)?(?:使用|用|以|采用|为|是)?"
-    rf"(?P<name>{'|'.join(sorted(_LANGUAGES, key=len, reverse=True))})(?:来|进行)?(?:回答|回复|作答|撰写|写作|书写|输出|写|答复)?(?:问题)?"
+    rf"(?P<name>{'|'.join(sorted(_LANGUAGES, key=len, reverse=True))})(?:来|进行)?(?:回答|回复|作答|撰写|写作|书写|"
+    rf"输出|写|答复)?(?:问题)?"
 )
 _FORMAT = re.compile(
-    rf"(?:请|将)?(?:{_WHOLE})?(?:的)?(?:格式)?(?:{_MUST})*(?:以|用|使用|采用|按照|按|为)*(?:有效的|合法的)?(?P<format>json|markdown)(?:的)?(?:格式|语法|形式)?"
+    rf"(?:请|将)?(?:{_WHOLE})?(?:的)?(?:格式)?(?:{_MUST})*(?:以|用|使用|采用|按照|按|为)*(?:有效的|"
+    rf"合法的)?(?P<format>json|markdown)(?:的)?(?:格式|语法|形式)?"
     rf"(?:来|进行|完整)?(?:输出|回答|回复|呈现|书写|撰写|编写|排版|返回|给出)?(?:{_WHOLE}|翻译结果)?",
     re.IGNORECASE,
 )
 _CASE = re.compile(
-    rf"(?:{_WHOLE})?(?:{_MUST})*(?:全部|全文|只|仅|都)*(?:使用|用|为|以)?(?:英文|英语)?(?P<case>小写|大写)(?:英文)?(?:字母)?(?:书写|输出|回答)?"
+    rf"(?:{_WHOLE})?(?:{_MUST})*(?:全部|全文|只|仅|都)*(?:使用|用|为|以)?(?:英文|英语)?(?P<case>小写|"
+    rf"大写)(?:英文)?(?:字母)?(?:书写|输出|回答)?"
 )
-_NO = r"(?:请|在)?(?:回答|全文)?(?:中|里)?,?(?:不得|不要|不能|禁止|避免|请勿|不可|不允许|严禁)(?:使用|包含|出现|有)(?:任何)?"
+_NO = (
+    r"(?:请|在)?(?:回答|全文)?(?:中|里)?,?(?:不得|不要|不能|禁止|避免|请勿|不可|不允许|严禁)(?:使用|包含|出现|"
+    r"有)(?:任何)?"
+)
 _NO_MARKS = re.compile(rf"{_NO}(?P<what>标点符号|标点|逗号|感叹号|惊叹号|问号|阿拉伯数字|数字|大写字母|小写字母)")
 _HEDGES = re.compile(r"除非|如果|或|若|每|除了|但|可选|尽量|左右|大约|约")
 _CLAUSE_END = re.compile(rf"[;。]|,(?!{OPEN})")

@@ -28,15 +28,25 @@ _KINDS = frozenset(
 )
 
 _PART = r"(?P<part>paragraph|sentence|bullet)(?:s|ed)?(?: points?| items?| list items?)?"
-_OF = r"(?: (?:of|in|within) (?:the|your|my) (?:\w+ )?(?:response|answer|text|output|story|essay|summary|article|review))?"
+_OF = (
+    r"(?: (?:of|in|within) (?:the|your|my) (?:\w+ )?(?:response|answer|text|output|story|essay|summary|article|"
+    r"review))?"
+)
 _ORDINAL = "first|second|third|fourth|fifth|1st|2nd|3rd|4th|5th|last|final|opening|closing"
 _WHICH = (
     rf"(?:(?P<each>each|every|all)(?: of)?(?: the| your)?(?: single| individual)? "
     rf"|(?:the|your) (?P<nth>{_ORDINAL}) )"
 )
 # "the first paragraph must ...", "start each sentence with ...": in the place of the response.
-_PLACE = re.compile(rf"\b(?P<response>(?:the|your) (?:response|answer) (?:must|should) )?(?P<before>(?:start|begin|end|limit|keep|restrict|write|finish|conclude|cap|open|close)s? )?{_WHICH}{_PART}{_OF}(?P<after> |$)", re.IGNORECASE)  # fmt: skip
-_NUMBERED = re.compile(r"\bparagraph (?P<nth>one|two|three|four|five|[1-5])(?P<part>(?=)) (?=must|should|has|contains)", re.IGNORECASE)  # fmt: skip
+_PLACE = re.compile(
+    rf"\b(?P<response>(?:the|your) (?:response|answer) (?:must|should) )?(?P<before>(?:start|begin|end|limit|keep|"
+    rf"restrict|write|finish|conclude|cap|open|close)s? )?{_WHICH}{_PART}{_OF}(?P<after> |$)",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(
+    r"\bparagraph (?P<nth>one|two|three|four|five|[1-5])(?P<part>(?=)) (?=must|should|has|contains)",
+    re.IGNORECASE,
+)
 # "... in each paragraph", "... per sentence": at the end.
 _TAIL = re.compile(
     rf",? (?:(?:in|within|for|of|throughout|at|to) {_WHICH}|(?P<per>per|in a) ){_PART}{_OF}$", re.IGNORECASE
@@ -48,6 +58,7 @@ _UNSURE = re.compile(
     r"alternat\w+|different|unique|consecutive|same|previous|next|new|at least one of|average)\b",
     re.IGNORECASE,
 )
+_SENTENCES = re.compile(r"\bsentences?\b", re.IGNORECASE)
 _ANY_PART = re.compile(r"\b(?:paragraph|sentence|bullet)\b", re.IGNORECASE)
 
 
@@ -69,46 +80,32 @@ def holds_in_part(kind: Kind, scope: Scope) -> bool:
     return kind in _KINDS
 
 
-def _scoped(text: str, match: re.Match[str]) -> Scoped | None:
-    if _UNSURE.search(text) is not None or _ANY_PART.search(text) is not None:
-        return None
-    groups = match.groupdict()
+def _is_clear(demand: str) -> bool:
+    """No other part, condition or choice in what is left of a demand."""
+    return _UNSURE.search(demand) is None and _ANY_PART.search(demand) is None
+
+
+def _cut(rest: str, match: re.Match[str]) -> Scoped | None:
+    """The demand without its part. Sentences may be counted within a paragraph or a bullet point."""
     part = match["part"].lower() or "paragraph"
-    if groups.get("nth") is not None:
-        return Scoped(text, _NTH[part], _ORDINALS[match["nth"].lower()])
-    return Scoped(text, _EACH[part], None)
+    if not _is_clear(rest if part == "sentence" else _SENTENCES.sub("", rest)):
+        return None
+    if match.groupdict().get("nth") is not None:
+        return Scoped(rest, _NTH[part], _ORDINALS[match["nth"].lower()])
+    return Scoped(rest, _EACH[part], None)
 
 
 def find_scope(text: str) -> Scoped | None:
-    """The scope of normalised text, if it has exactly one, with the demand that is left without it.
-
-    "Sentences per paragraph" and the like count one part within another: the first is left in the demand, so it is
-    looked for outside of the demand's own count only.
-    """
-    tail = _TAIL.search(text)
-    if tail is not None:
-        rest = text[: tail.start()]
-        if _ANY_PART.search(rest) is None or tail["part"].lower() == "paragraph":
-            counted = rest if tail["part"].lower() != "paragraph" else re.sub(r"\bsentences?\b", "", rest)
-            return None if _scoped(counted, tail) is None else Scoped(rest, *_where(tail))
-    head = _HEAD.match(text)
-    if head is not None:
-        rest = text[head.end() :]
-        return None if _scoped(re.sub(r"\bsentences?\b", "", rest), head) is None else Scoped(rest, *_where(head))
+    """The scope of normalised text, if it has exactly one, with the demand that is left without it."""
+    if (tail := _TAIL.search(text)) is not None:
+        return _cut(text[: tail.start()], tail)
+    if (head := _HEAD.match(text)) is not None:
+        return _cut(text[head.end() :], head)
     place = _PLACE.search(text) or _NUMBERED.search(text)
     if place is None:
         return None
-    groups = place.groupdict()
-    lead = text[: place.start()]
-    if lead.strip() and not lead.rstrip().endswith(":") and groups.get("before") is None:
+    before = place.groupdict().get("before") or ""
+    lead = text[: place.start()].strip()
+    if lead and not lead.endswith(":") and not before:
         return None
-    rest = f"{groups.get('before') or ''}the response {text[place.end() :]}".strip()
-    check = re.sub(r"\bsentences?\b", "", rest) if place["part"].lower() != "sentence" else rest
-    return None if _scoped(check, place) is None else Scoped(rest, *_where(place))
-
-
-def _where(match: re.Match[str]) -> tuple[Scope, int | None]:
-    part = match["part"].lower() or "paragraph"
-    if match.groupdict().get("nth") is not None:
-        return _NTH[part], _ORDINALS[match["nth"].lower()]
-    return _EACH[part], None
+    return _cut(f"{before}the response {text[place.end() :]}".strip(), place)

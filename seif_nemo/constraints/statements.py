@@ -26,7 +26,8 @@ _DEMAND = re.compile(
 )
 # What a description of the wanted response speaks of ("the tone is formal", "it uses short sentences").
 _MANNER = re.compile(
-    r"\b(?:tone|style|format|formatted|language|written|sentences?|paragraphs?|words?|bullets?|text|content|limit|maximum|"
+    r"\b(?:tone|style|format|formatted|language|written|sentences?|paragraphs?|words?|bullets?|text|content|limit|"
+    r"maximum|"
     r"minimum|length|uses?|using|includes?|including|contains?|mentions?|voice|audience|point of view|perspective|"
     r"story|stories|poem|poetry|character|characters|protagonist|narrator|narrative|dialogue|scene|plot|setting|ending|"
     r"title|headline|explanation|summary|description|examples?|list|table|essay|article|letter|email|code|function|"
@@ -77,9 +78,19 @@ develop construct compose draft craft edit revise correct fix check verify confi
 link connect relate refer cite quote repeat restate paraphrase simplify clarify elaborate expand shorten condense
 reduce increase ensure tailor address target adapt adjust apply implement solve prove derive infer predict estimate
 explore examine investigate research reflect share tell talk speak ask invite encourage persuade convince
+handle rank roleplay insert mandate prohibit prohibited restrict utilize employ mimic pretend act assign annotate append
+attach capitalize center cover consult complete conduct contrast defend differentiate distinguish document draw embed
+enclose engage enumerate establish express extend extract fill filter form frame group guess guide help hint ignore
+initialize introduce invent judge leave let localize log map maximize measure merge minimize modify mix move narrate
+number observe offer optimize paint pair parse perform place plan pick position practice prefix prepare prioritize print
+process promote quantify query rate read recall record reference reformat reframe refine reorder report request resolve
+respect reverse review round save scan score search set shift signal sketch stick stop store stress study style submit
+subtract sum surround swap switch take teach test think trace track train transform transition treat trim turn type
+update validate vary view visualize vote walk watch weigh wrap bold italicize underline preserve retain reveal showcase
+recognize acknowledge allow enable permit calculate remember note close open based given limited written
 """
 _IMPERATIVES = frozenset(_IMPERATIVE_WORDS.split())
-_FIRST_WORD = re.compile(r"[A-Za-z']+")
+_FIRST_WORDS = re.compile(r"(?:^|[.!?] )[\"'(*]*+([A-Za-z']+)")
 
 
 def is_vacuous(rest: str) -> bool:
@@ -101,8 +112,7 @@ def is_statement(text: str, raw: str) -> bool:
         return False
     if _QUESTION.fullmatch(raw) is not None:
         return True
-    first = _FIRST_WORD.match(body)
-    if first is not None and first.group().lower() in _IMPERATIVES:
+    if any(match.group(1).lower() in _IMPERATIVES for match in _FIRST_WORDS.finditer(body)):
         return False
     if _PERSON.match(body) is not None:
         return True
