@@ -1,4 +1,4 @@
-"""Verdicts as a library, and as a reward function of other trainers. Imports no torch.
+"""Verdicts as a library, and as a reward function of other trainers. Importing it loads no torch.
 
 What a response should satisfy is said as in a row of `python -m seif_nemo judge`: by one of `constraints` (texts),
 `instruction_id_list` with `kwargs` (IFEval's), and `specs`; `seed_question` and `prompt` are optional.
@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from seif_nemo.config.reward import JudgeMode, RewardConfig
+from seif_nemo.config.roles import RolesConfig
 from seif_nemo.judging.rulings import is_undecided, judge_tasks
 from seif_nemo.judging.tasks import (
     CONSTRAINTS,
@@ -28,12 +30,15 @@ from seif_nemo.judging.tasks import (
     read_task,
     shorten,
 )
+from seif_nemo.protocols.judging import JudgeUnavailableError
 from seif_nemo.roles.judger import AskQuestions
+from seif_nemo.roles.prompts import judger_template
 from seif_nemo.types.verdicts import Outcome, Score
 
 __all__ = [
     "MissingVerdictError",
     "compute_score",
+    "endpoint_judge",
     "follow_rate",
     "judge_response",
     "judge_rows",
@@ -89,6 +94,32 @@ def undecided(row: Mapping[str, object]) -> list[int]:
     return [index for index, demand in enumerate(read_demands(_plain_row(row))) if is_undecided(demand)]
 
 
+def endpoint_judge(
+    endpoint: str, model: str, *, key_variable: str | None = None, mode: str = "generate", try_out: bool = True
+) -> AskQuestions:
+    """A model behind an OpenAI-compatible endpoint (http://node:8000/v1), as the `ask` of the functions here.
+
+    `key_variable` names the environment variable that holds its key; `mode` is a `JudgeMode`. Unlike importing this
+    module, this call loads torch. Questions that get no answer are missing. Raises ValueError for arguments that do not
+    fit and, if it is tried out, JudgeUnavailableError for an endpoint of no use.
+    """
+    from seif_nemo.components.remote_judge import make_remote_judge
+
+    modes = [member.value for member in JudgeMode]
+    if mode not in modes:
+        raise ValueError(f"mode={mode!r} must be one of {modes}")
+    config = RewardConfig(
+        judge_endpoint=endpoint, judge_model=model, judge_key_variable=key_variable, judge_mode=JudgeMode(mode)
+    )
+    judge = make_remote_judge(config, template=judger_template(RolesConfig().judger_template), run_seed=0)
+    if try_out:
+        try:
+            judge.probe()
+        except ValueError as error:
+            raise JudgeUnavailableError(str(error)) from error
+    return judge
+
+
 def compute_score(
     data_source: str,
     solution_str: str,
@@ -96,6 +127,7 @@ def compute_score(
     extra_info: Mapping[str, object] | None = None,
     *,
     missing_score: float | None = None,
+    ask: AskQuestions | None = None,
     loose: bool = False,
     reward_model: object = None,
     reward_router_address: object = None,
@@ -114,7 +146,8 @@ def compute_score(
     """
     _check_replacement("missing_score", missing_score)
     fields = parse_object(ground_truth) if isinstance(ground_truth, str) else ground_truth
-    score = judge_tasks([read_task(_plain_row({**_without_response(fields), RESPONSE: solution_str}))], loose=loose)[0]
+    task = read_task(_plain_row({**_without_response(fields), RESPONSE: solution_str}))
+    score = judge_tasks([task], ask=ask, loose=loose)[0]
     counts = {outcome: sum(v.outcome is outcome for v in score.verdicts) for outcome in Outcome}
     return {
         "score": _number(score, missing_score, "missing_score"),

@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from seif_nemo.judging.streams import MAX_LINE_BYTES, judge_lines, open_whole, read_lines
+from seif_nemo.judging.streams import MAX_LINE_BYTES, Judged, judge_lines, open_whole, read_lines
 from seif_nemo.protocols.judging import JudgeUnavailableError
 from seif_nemo.roles.judger import AskQuestions
 
@@ -36,8 +37,8 @@ verdict is missing. A bad row has no verdicts and an "error" that names the line
 {MAX_LINE_BYTES} bytes are bad rows.
 
 exit codes: 0 no bad row; 1 some bad rows (stderr says how many), or a fault, with a traceback; 2 bad usage, or a file
-cannot be read or written; 3 the model cannot be reached; 128 + n stopped by signal n. With 0 and 1, --out is complete;
-otherwise nothing has its name.
+cannot be read or written; 3 the model could not be reached, at all or for some verdicts (stderr says how many); 128 + n
+stopped by signal n. With 1 and 3 stderr says whether --out is written; what has its name is always complete.
 """
 
 
@@ -84,24 +85,51 @@ def run_judge(arguments: Sequence[str]) -> int:
     problem = _problem(options)
     if problem is not None:
         return _refuse(problem)
+    try:
+        ask = _model(options)
+    except ValueError as error:
+        return _refuse(_as_options(str(error)))
+    except JudgeUnavailableError as error:
+        _say(f"{_as_options(str(error))}; nothing is written")
+        return EXIT_NO_MODEL
     signals = _Signals()
     try:
         with signals.handled():
-            rows, bad, first_error = _judge(options, None, signals)
+            totals = _judge(options, ask, signals)
     except _Stopped:
         _say(f"stopped by {signal.Signals(signals.number).name}; {_left(options)}")
         return EXIT_SIGNAL + signals.number
     except BrokenPipeError:  # who reads our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SIGNAL + signal.SIGPIPE
-    except JudgeUnavailableError as error:
-        _say(f"{error}; {_left(options)}")
-        return EXIT_NO_MODEL
     except OSError as error:
         return _refuse(f"{error.filename or options.out}: {error.strerror}; {_left(options)}")
-    if bad:
-        _say(f"{bad} of {rows} rows are bad; the first: {first_error}")
-    return EXIT_BAD_ROWS if bad else 0
+    return _report(totals)
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Sums over `Judged`."""
+
+    rows: int = 0
+    bad: int = 0
+    first_error: str | None = None
+    unreached: int = 0
+
+    def add(self, part: Judged) -> None:
+        self.rows += part.rows
+        self.bad += part.bad
+        self.first_error = self.first_error or part.first_error
+        self.unreached += part.unreached
+
+
+def _report(totals: _Totals) -> int:
+    if totals.bad:
+        _say(f"{totals.bad} of {totals.rows} rows are bad; the first: {totals.first_error}")
+    if totals.unreached:
+        _say(f"{totals.unreached} verdicts are missing since the model could not be reached; all rows are written")
+        return EXIT_NO_MODEL
+    return EXIT_BAD_ROWS if totals.bad else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,7 +147,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
     parser.add_argument("--loose", action="store_true", help="judge instruction ids by IFEval's loose criterion")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes; default 1")
+    _add_model(parser)
     return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a model for what no rule covers, behind an OpenAI-compatible endpoint")
+    group.add_argument("--endpoint", metavar="URL", help="such as http://node:8000/v1")
+    group.add_argument("--model", metavar="NAME", help="its name there")
+    group.add_argument("--key-variable", metavar="NAME", help="the environment variable that holds its key")
+    group.add_argument(
+        "--judge-mode", choices=("generate", "logprob"), help="how it says its verdict; default generate"
+    )
+    group.add_argument("--batch", type=_positive, metavar="N", help=f"rows judged at once; default {_MODEL_BATCH}")
 
 
 def _positive(text: str) -> int:
@@ -129,7 +169,14 @@ def _positive(text: str) -> int:
 
 
 def _problem(options: argparse.Namespace) -> str | None:
-    """What is wrong with the files, before anything is read."""
+    """What is wrong with the options and the files, before anything is read."""
+    for name in ("model", "key_variable", "judge_mode", "batch"):
+        if options.endpoint is None and getattr(options, name) is not None:
+            return f"--{name.replace('_', '-')} has no effect without --endpoint"
+    if options.endpoint is not None and options.model is None:
+        return "--endpoint needs --model, the model's name there"
+    if options.endpoint is not None and options.jobs > 1:
+        return "--jobs: a model is asked by one process; leave it at 1 and raise --batch"
     source, out = Path(options.source), Path(options.out)
     if options.source != _STREAM and not source.exists():
         return f"--in {source}: there is no such file"
@@ -148,19 +195,38 @@ def _problem(options: argparse.Namespace) -> str | None:
     return None
 
 
-def _judge(options: argparse.Namespace, ask: AskQuestions | None, signals: _Signals) -> tuple[int, int, str | None]:
-    """(rows, bad rows, the first bad one's error)."""
-    rows, bad, first_error = 0, 0, None
+def _model(options: argparse.Namespace) -> AskQuestions | None:
+    """The model to ask, tried out. Raises ValueError or JudgeUnavailableError."""
+    if options.endpoint is None:
+        return None
+    from seif_nemo.api import endpoint_judge
+    from seif_nemo.observability.logging import quiet_known_warnings
+
+    quiet_known_warnings()
+    return endpoint_judge(
+        options.endpoint, options.model, key_variable=options.key_variable, mode=options.judge_mode or "generate"
+    )
+
+
+def _as_options(message: str) -> str:
+    """The message with the names of this command's options for those of the configuration."""
+    for name in ("endpoint", "model", "key_variable", "mode"):
+        option = "--judge-mode" if name == "mode" else f"--{name.replace('_', '-')}"
+        message = message.replace(f"reward.judge_{name}=", f"{option} ").replace(f"reward.judge_{name}", option)
+    return message
+
+
+def _judge(options: argparse.Namespace, ask: AskQuestions | None, signals: _Signals) -> _Totals:
+    totals = _Totals()
     with ExitStack() as stack:
         streams_in = options.source == _STREAM
         source = sys.stdin.buffer if streams_in else stack.enter_context(Path(options.source).open("rb"))
         out = sys.stdout.buffer if options.out == _STREAM else stack.enter_context(open_whole(Path(options.out)))
-        batch = 1 if ask is None else _MODEL_BATCH
-        judged = judge_lines(read_lines(source), ask=ask, loose=options.loose, batch=batch, jobs=options.jobs)
-        for part in judged:
+        batch = 1 if ask is None else options.batch or _MODEL_BATCH
+        for part in judge_lines(read_lines(source), ask=ask, loose=options.loose, batch=batch, jobs=options.jobs):
             signals.write(out, part.output)
-            rows, bad, first_error = rows + part.rows, bad + part.bad, first_error or part.first_error
-    return rows, bad, first_error
+            totals.add(part)
+    return totals
 
 
 def _left(options: argparse.Namespace) -> str:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from seif_nemo.judging.rulings import judge_tasks, score_line
 from seif_nemo.judging.tasks import Task, parse_line
 from seif_nemo.roles.judger import AskQuestions
+from seif_nemo.types.verdicts import Why
 
 MAX_LINE_BYTES = 8 * 2**20  # a longer line is a bad row, and is never held in memory
 _BOM = b"\xef\xbb\xbf"
@@ -31,12 +32,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A chunk's lines of output, how many of them are of bad rows, and the first one's error."""
+    """A chunk's lines of output, with counts: rows, bad ones, and verdicts for which the model could not be reached."""
 
     output: bytes
     rows: int
     bad: int
     first_error: str | None
+    unreached: int
 
 
 def read_lines(stream: BinaryIO, *, max_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes | None]:
@@ -65,18 +67,20 @@ def judge_chunk(chunk: Chunk, *, ask: AskQuestions | None = None, loose: bool = 
     rows = [_parse(chunk.first + offset, line) for offset, line in enumerate(chunk.lines)]
     tasks = [row for row in rows if isinstance(row, Task)]
     try:
-        scores = iter(judge_tasks(tasks, ask=ask, loose=loose))
+        scores = judge_tasks(tasks, ask=ask, loose=loose)
     except Exception as error:
         error.add_note(f"while judging lines {chunk.first + 1} to {chunk.first + len(rows)}")
         raise
+    remaining = iter(scores)
     output = [
-        score_line(chunk.first + offset, next(scores), None)
+        score_line(chunk.first + offset, next(remaining), None)
         if isinstance(row, Task)
         else score_line(chunk.first + offset, None, row)
         for offset, row in enumerate(rows)
     ]
     errors = [row for row in rows if isinstance(row, str)]
-    return Judged(b"".join(output), len(rows), len(errors), errors[0] if errors else None)
+    unreached = sum(verdict.why is Why.UNAVAILABLE for score in scores for verdict in score.verdicts)
+    return Judged(b"".join(output), len(rows), len(errors), errors[0] if errors else None, unreached)
 
 
 def judge_lines(

@@ -1,13 +1,19 @@
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seif_nemo.cli.main import main
+from seif_nemo.types.questions import Question
+from seif_nemo.types.verdicts import Outcome, Source, Verdict, Why
+from tests.chat_server import Reply, chat_server, said
 from tests.unit.source_tree import ROOT
 
 GOOD = {"response": "a b", "constraints": ["At most 2 words."]}
@@ -96,6 +102,96 @@ def test_a_file_that_cannot_be_read_is_code_2(tmp_path: Path, capsys: pytest.Cap
         pytest.skip("this system has no /dev/full")
     assert judge("--in", source, "--out", loop) == 2
     assert "No space left on device" in capsys.readouterr().err
+
+
+class Endpoint:
+    """Stands in for `api.endpoint_judge` and for the judge that it gives."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *verdicts: Verdict) -> None:
+        self.arguments: list[object] = []
+        self.asked: list[int] = []
+        self._verdicts = iter(verdicts)
+        monkeypatch.setattr("seif_nemo.api.endpoint_judge", self._make)
+
+    def _make(self, endpoint: str, model: str, *, key_variable: str | None, mode: str) -> "Endpoint":
+        self.arguments = [endpoint, model, key_variable, mode]
+        return self
+
+    def __call__(self, questions: Sequence[Question]) -> list[Verdict]:
+        self.asked.append(len(questions))
+        return [next(self._verdicts) for _ in questions]
+
+
+YES = Verdict(Outcome.PASSED, Source.MODEL, "[[yes]]")
+WARM = {"response": "a b", "constraints": ["At most 2 words.", "Use a warm tone."]}
+MODEL = ("--endpoint", "http://node:8000/v1", "--model", "big")
+
+
+def test_a_model_judges_what_no_rule_covers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_rows(tmp_path / "rows", WARM, 5, WARM, GOOD, WARM), tmp_path / "out"
+    endpoint = Endpoint(monkeypatch, YES, YES, YES)
+    more = ("--key-variable", "KEY", "--judge-mode", "logprob", "--batch", "3")
+    assert judge("--in", source, "--out", out, *MODEL, *more) == 1
+    assert endpoint.arguments == ["http://node:8000/v1", "big", "KEY", "logprob"]
+    assert endpoint.asked == [2, 1]
+    assert [row["follow_rate"] for row in read(out)] == [1.0, None, 1.0, 1.0, 1.0]
+    assert read(out)[4]["verdicts"] == [
+        {"verdict": "passed", "source": "rule", "evidence": "2 words, at most 2"},
+        {"verdict": "passed", "source": "model", "evidence": "[[yes]]"},
+    ]
+
+
+def test_verdicts_that_the_model_was_not_reached_for_give_code_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_rows(tmp_path / "rows", WARM, 5, WARM), tmp_path / "out"
+    gone = Verdict(Outcome.MISSING, Source.MODEL, "HTTP 503", Why.UNAVAILABLE)
+    endpoint = Endpoint(monkeypatch, YES, gone)
+    assert judge("--in", source, "--out", out, *MODEL) == 3
+    assert endpoint.arguments[2:] == [None, "generate"]
+    assert [row["follow_rate"] for row in read(out)] == [1.0, None, None]
+    assert read(out)[2]["verdicts"][1] == {"verdict": "missing", "source": "model", "evidence": "HTTP 503"}  # type: ignore[index]
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:] == ["seif_nemo: 1 verdicts are missing since the model could not be reached; all rows are written"]
+
+
+def test_a_model_that_nobody_answers_for_is_code_3_and_bad_options_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_rows(tmp_path / "rows", GOOD)
+    monkeypatch.delenv("SEIF_NO_KEY", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    with chat_server(lambda _: Reply(b"", status=404)) as server:
+        url = server.url
+        cases = [
+            (("--endpoint", url, "--model", "m"), 3, f"--endpoint {url} gives no answer as --model m: HTTP 404"),
+            (("--endpoint", "node", "--model", "m"), 2, "--endpoint node must look like http://node:8000/v1"),
+            ((*MODEL, "--key-variable", "SEIF_NO_KEY"), 2, "--key-variable SEIF_NO_KEY: no such environment variable"),
+            (("--endpoint", url), 2, "--endpoint needs --model"),
+            (("--model", "m"), 2, "--model has no effect without --endpoint"),
+            (("--batch", "3"), 2, "--batch has no effect without --endpoint"),
+            ((*MODEL, "--jobs", "2"), 2, "--jobs: a model is asked by one process"),
+        ]
+        for arguments, code, message in cases:
+            assert judge("--in", source, "--out", tmp_path / "out", *arguments) == code, message
+            last = capsys.readouterr().err.splitlines()[-1]  # the test's server has a word of its own before
+            assert last.startswith(f"seif_nemo: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_behind_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+    def answer(body: dict[str, Any]) -> Reply:
+        text = body["messages"][-1]["content"]
+        code = next(word for word in re.findall(r"\b[0-9a-f]{8}\b", text))
+        return said(f"It is warm. [[{code} {'no' if 'cold' in text else 'yes'}]]")
+
+    source, out = write_rows(tmp_path / "rows", WARM, {**WARM, "response": "cold words"}), tmp_path / "out"
+    with chat_server(answer) as server:
+        assert judge("--in", source, "--out", out, "--endpoint", server.url, "--model", "big") == 0
+        assert {request["model"] for request in server.requests} == {"big"}
+    assert [row["follow_rate"] for row in read(out)] == [1.0, 0.5]
 
 
 def start(*arguments: str | Path) -> "subprocess.Popen[bytes]":
