@@ -50,7 +50,8 @@ _PURPOSE = re.compile(
     rf"|(?:in order )?to (?:emphasi[sz]e|stress|highlight|underscore|indicate|show|signify|denote|note) "
     rf"(?:it|them|this|(?:its|their|the) {_VALUE})"
     rf"|(?:in order )?to (?:draw attention(?: to it| to them)?|make (?:it|them) stand out"
-    rf"|(?:ensure|maintain|enhance|improve|increase|add) {_GOAL}(?: and {_GOAL})?))$",
+    rf"|(?:ensure|maintain|enhance|improve|increase|add) {_GOAL}(?: and {_GOAL})?))"
+    r"(?: (?:in|of|within|throughout) (?:the|your) [a-z]+)?$",
     re.IGNORECASE,
 )
 

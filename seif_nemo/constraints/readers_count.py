@@ -81,7 +81,8 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
         rf"(?: (?:in|of|for) {RESPONSE})?"
     )
     number = compile_pattern(
-        rf"(?:with |using )?{amount}(?::| -| is| of| {MODAL}(?P<negated> not)?(?: be)?)? {BEFORE}(?: (?:{noun}))?{end}"
+        rf"(?:with |using )?{amount}(?::| -| is| of| {MODAL}(?P<negated> not)?(?: be)?"
+        rf"(?P<limited> (?:limited|restricted|capped) to)?)? {BEFORE}(?: (?:{noun}))?{end}"
         rf"(?:{SECOND}(?: (?:{noun}))?)?"
     )
     limited = compile_pattern(
@@ -100,7 +101,7 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
             negated = match is not None and (
                 match["negated"] is not None or (clause.negated and match.string == clause.rest)
             )
-            limiting = match is not None and " limit" in sentence.lower()
+            limiting = match is not None and (" limit" in sentence.lower() or match["limited"] is not None)
             if match is None and (match := limited.fullmatch(sentence)) is not None:
                 limiting = True
         if match is not None:

@@ -2,7 +2,7 @@
 
 import re
 
-from seif_nemo.constraints.numbers import AFTER, BEFORE, parse_bound
+from seif_nemo.constraints.numbers import AFTER, BEFORE, Bound, parse_bound
 from seif_nemo.constraints.phrasing import CLOSE, MODAL, OBJECT, OPEN, QUOTED, Clause, times
 from seif_nemo.constraints.readers_count import STATES, TAIL, Bare, Found, Reader, bounded, compile_pattern
 from seif_nemo.constraints.specs import MAX_TEXT
@@ -204,12 +204,13 @@ def _read_made_with() -> Reader:
 
 def _read_used_somehow() -> Reader:
     """ "use the word 'a' before ...": whatever is said besides, the word must be there."""
-    pattern = compile_pattern(rf"(?:use of |the use of )?{_TARGET}(?P<more>,? .++)")
+    often = rf"(?:,? (?P<often>{BEFORE} times?{AFTER}))?"
+    pattern = compile_pattern(rf"(?:use of |the use of )?{_TARGET}{often}(?P<more>,? .++)")
     instead = compile_pattern(rf" (?:instead|in place) of (?:the )?(?:{_NOUN} )?{_UNIT}(?: [^,;.]*+)?")
     replaced = compile_pattern(r"replac|substitut|chang|swap")
 
     def read(sentence: str, clause: Clause) -> Found | None:
-        match = pattern.fullmatch(clause.rest) if is_holding(clause.verb) and not clause.negated else None
+        match = pattern.fullmatch(times(clause.rest)) if is_holding(clause.verb) and not clause.negated else None
         if match is None or match["list"] is None or replaced.search(sentence):
             return None
         target = _target(match, negated=False)
@@ -218,7 +219,11 @@ def _read_used_somehow() -> Reader:
         more = re.sub(rf"{OPEN}[^{CLOSE}]*+{CLOSE}", OPEN + CLOSE, match["more"])
         if _TAKES_BACK.search(more) is not None and instead.fullmatch(match["more"]) is None:
             return None
-        return _use(target[0], target[1], Reading.NECESSARY)
+        bound = parse_bound(match, negated=False) if match["often"] is not None else Bound(1, None)
+        if bound is None or bound.low < 1:
+            return None
+        low = bound.low if target[0] is Kind.KEYWORD else 1
+        return Found(Reading.NECESSARY, Spec(target[0], low=low, text=target[1]))
 
     return read
 
