@@ -5,14 +5,16 @@
 
 Rows take their instruction ids and texts from the SEIF release where its files are at hand (`--data`), and from a few
 built-in ones elsewhere; responses are made of words and layouts at random. Each size runs in a process of its own,
-rules only. A check is a verdict that is passed or failed. The table gives checks per second of the whole command
-(start-up, reading, judging, writing) and the process's peak resident memory.
+rules only, with `--group` responses in a row to one instruction, as in GRPO. A check is a verdict that is passed or
+failed. The table gives the checks per second of processor time of the whole command (start-up, reading, judging,
+writing), so per second on a core of its own, and its peak resident memory.
 """
 
 import argparse
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -68,12 +70,15 @@ def response(rng: random.Random, *, mean_words: int) -> str:
     return "\n\n".join(paragraphs)
 
 
-def rows(count: int, source: Sequence[dict[str, object]], *, mean_words: int) -> Iterator[str]:
+def rows(count: int, source: Sequence[dict[str, object]], *, mean_words: int, group: int) -> Iterator[str]:
     """Lines of input; the same for the same arguments."""
     rng = random.Random(0)
     responses = [response(rng, mean_words=mean_words) for _ in range(2000)]
-    for _ in range(count):
-        yield json.dumps({"response": rng.choice(responses), **rng.choice(source)}) + "\n"
+    demand: dict[str, object] = {}
+    for number in range(count):
+        if number % group == 0:
+            demand = rng.choice(source)
+        yield json.dumps({"response": rng.choice(responses), **demand}) + "\n"
 
 
 def peak_mib(pid: int) -> float:
@@ -82,12 +87,18 @@ def peak_mib(pid: int) -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def measure(path: Path, arguments: Sequence[str]) -> tuple[float, float, Counter[str]]:
-    """(seconds, MiB, verdicts by outcome) of one run."""
+def processor_seconds() -> float:
+    """Of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(path: Path, arguments: Sequence[str]) -> tuple[float, float, float, Counter[str]]:
+    """(seconds, processor seconds, MiB, verdicts by outcome) of one run."""
     command = [sys.executable, "-m", "seif_nemo", "judge", "--in", str(path), "--out", "-", *arguments]
     outcomes: Counter[str] = Counter()
     memory = 0.0
-    start = time.perf_counter()
+    start, processor_start = time.perf_counter(), processor_seconds()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment) as process:
         assert process.stdout is not None
@@ -100,13 +111,14 @@ def measure(path: Path, arguments: Sequence[str]) -> tuple[float, float, Counter
                 memory = peak_mib(process.pid)
     if process.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(command)} ended with code {process.returncode}")
-    return time.perf_counter() - start, memory, outcomes
+    return time.perf_counter() - start, processor_seconds() - processor_start, memory, outcomes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000], metavar="N")
     parser.add_argument("--words", type=int, default=150, help="mean words of a response")
+    parser.add_argument("--group", type=int, default=5, help="responses in a row to one instruction")
     parser.add_argument("--kind", choices=("all", "ids", "texts"), default="all")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with test.parquet and qwen7b_q_T2.parquet")
     parser.add_argument("judge_arguments", nargs="*", metavar="ARG", help="after --: passed on, such as --jobs 2")
@@ -115,17 +127,22 @@ def main() -> int:
         options.kind, ("instruction_id_list", "constraints")
     )
     source = [row for row in demands(options.data) if any(key in row for key in wanted)]
-    print("| rows | MiB | s | checks | checks/s | passed | failed | missing | bad rows | peak MiB |\n|" + "---:|" * 10)
+    print("| rows | MiB | s | core s | checks | checks/core s | passed | failed | missing | bad rows | peak MiB |")
+    print("|" + "---:|" * 11)
     for count in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rows.jsonl"
             with path.open("w") as file:
-                file.writelines(rows(count, source, mean_words=options.words))
+                file.writelines(rows(count, source, mean_words=options.words, group=options.group))
             size = path.stat().st_size / 2**20
-            seconds, memory, outcomes = measure(path, options.judge_arguments)
+            seconds, busy, memory, outcomes = measure(path, options.judge_arguments)
         checks = outcomes["passed"] + outcomes["failed"]
         tail = " | ".join(str(outcomes[name]) for name in ("passed", "failed", "missing", "bad rows"))
-        print(f"| {count} | {size:.0f} | {seconds:.1f} | {checks} | {checks / seconds:.0f} | {tail} | {memory:.0f} |")
+        print(
+            f"| {count} | {size:.0f} | {seconds:.1f} | {busy:.1f} | {checks} | {checks / busy:.0f} | {tail} "
+            f"| {memory:.0f} |",
+            flush=True,
+        )
     return 0
 
 
