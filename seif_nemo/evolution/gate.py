@@ -1,7 +1,7 @@
 """The gate between an Instructor's output and everything that uses it.
 
-parse → count → distinct → is a constraint → a rule covers it (rules-only judging) → no rule conflict → fits the
-model → model Filter → solvable. The same gate decides what the Instructor is paid for and what the Follower is trained
+parse → count → distinct → is a constraint → a rule covers it (rules-only judging) → no rule conflict, neither among
+the constraints nor with what the seed itself demands → fits the model → model Filter → solvable. The same gate decides what the Instructor is paid for and what the Follower is trained
 on. `sifting.py` draws the answers that solvability asks about.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from seif_nemo.config.evolution import GateRules
 from seif_nemo.config.reward import Judging
-from seif_nemo.constraints.conflict import conflicts, repeats
+from seif_nemo.constraints.conflict import find_conflicts, repeats
 from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.roles.follower import compose_prompt
 from seif_nemo.roles.instructor import ParseFailure, parse_instruction
@@ -76,7 +76,7 @@ class Gate:
         if isinstance(texts, ParseFailure):
             return GateDecision(None, texts.reason, texts.detail)
         constraints = tuple(parse_constraint(text) for text in texts)
-        refusal = self._refuse(constraints) if self._rules is GateRules.full else None
+        refusal = self._refuse(constraints, output.seed_question) if self._rules is GateRules.full else None
         if refusal is not None:
             return refusal
         prompt = compose_prompt(self._follower_template, output.seed_question, texts)
@@ -85,19 +85,23 @@ class Gate:
             return GateDecision(None, RejectReason.TOO_LONG, f"{len(prompt)} characters")
         return GateDecision(instruction)
 
-    def _refuse(self, constraints: tuple[Constraint, ...]) -> GateDecision | None:
+    def _refuse(self, constraints: tuple[Constraint, ...], seed_question: str) -> GateDecision | None:
         repeated = repeats(constraints)
         if repeated:
             return GateDecision(None, RejectReason.REPEATED, repeated[0].reason)
         for constraint in constraints:
             if constraint.reading is Reading.NOT_A_CONSTRAINT:
                 return GateDecision(None, RejectReason.NOT_A_CONSTRAINT, constraint.text)
-            if self._judging is Judging.rules and constraint.reading is not Reading.EQUIVALENT:
+            if self._judging is Judging.rules and not constraint.is_covered:
                 return GateDecision(None, RejectReason.NO_RULE, constraint.text)
-        contradictions = conflicts([c.spec for c in constraints if c.spec is not None])
-        if contradictions:
-            return GateDecision(None, RejectReason.CONFLICT, contradictions[0].reason)
-        return None
+        contradictions = find_conflicts(constraints, seed_question)
+        if not contradictions:
+            return None
+        first = contradictions[0]
+        if not first.demands:
+            return GateDecision(None, RejectReason.CONFLICT, first.reason)
+        said = "; ".join(demand.text for demand in first.demands)
+        return GateDecision(None, RejectReason.SEED_CONFLICT, f"{first.reason}. The seed says: {said}")
 
 
 def _kept(decision: GateDecision) -> Instruction:
@@ -133,4 +137,4 @@ def count_decisions(decisions: Sequence[GateDecision]) -> dict[str, float]:
 
 
 def has_rule_conflict(instruction: Instruction) -> bool:
-    return bool(conflicts([c.spec for c in instruction.constraints if c.spec is not None]))
+    return bool(find_conflicts(instruction.constraints, instruction.seed))

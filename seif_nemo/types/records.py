@@ -27,6 +27,7 @@ class RejectReason(StrEnum):
     NOT_A_CONSTRAINT = "not_a_constraint"
     NO_RULE = "no_rule"  # rules-only judging: a demand that no rule covers
     CONFLICT = "conflict"  # two constraints provably exclude each other
+    SEED_CONFLICT = "seed_conflict"  # a proven contradiction to what the seed question itself demands
     FILTERED = "filtered"  # the model Filter refused
     FILTER_MISSING = "filter_missing"  # the model Filter gave no verdict
     TOO_LONG = "too_long"  # the Follower's prompt would not fit the model's maximum sequence length

@@ -26,6 +26,7 @@ _REASON_NAMES = {
     RejectReason.WRONG_COUNT.value: "wrong number",
     RejectReason.NOT_A_CONSTRAINT.value: "no constraint",
     RejectReason.CONFLICT.value: "conflict by rule",
+    RejectReason.SEED_CONFLICT.value: "conflict with seed",
     RejectReason.FILTERED.value: "refused by Filter",
     RejectReason.FILTER_MISSING.value: "Filter silent",
 }

@@ -42,6 +42,7 @@ def _gate(*, rules=GateRules.full, judging=Judging.rules, fits=True, verdicts=No
         (_output(GOOD[0], GOOD[1], "sound like a pirate"), RejectReason.NO_RULE),
         (_output(GOOD[0], GOOD[1], "use at most 10 words"), RejectReason.CONFLICT),
         (_output("use only lowercase letters", "use only capital letters", GOOD[2]), RejectReason.CONFLICT),
+        (_output("end the first paragraph with the phrase good luck", GOOD[0], GOOD[2]), None),
     ],
 )
 def test_the_reason_for_each_refusal(output, reason):
@@ -49,6 +50,15 @@ def test_the_reason_for_each_refusal(output, reason):
     (decision,) = gate.sift([output], seeds=[7])
     assert decision.reason is reason
     assert (decision.instruction is None) == (reason is not None)
+
+
+def test_a_conflict_with_the_seed_says_what_the_seed_says():
+    gate, _ = _gate()
+    texts = json.dumps({"c1": "use at least 20 words", "c2": "write exactly 3 sentences", "c3": "do not use commas"})
+    seed = "What is a river? Answer in one sentence."
+    (decision,) = gate.sift([InstructorOutput(seed, texts, instructor_template("tiny"), True)], seeds=[7])
+    assert decision.reason is RejectReason.SEED_CONFLICT
+    assert "The seed says: Answer in one sentence" in decision.detail
 
 
 @pytest.mark.parametrize(
