@@ -16,7 +16,7 @@ from itertools import pairwise
 
 # Read with a stop after them, in small letters: titles, firms, months, days, states of the USA, units, initials.
 _ABBREVIATION_WORDS = """
-mr mrs ms dr prof rep reps sen gen col lt maj adm st jr sr messrs
+mr mrs ms dr prof rep reps sen gen col lt maj adm st jr sr messrs ok
 inc corp co cos ltd bros cie
 jan feb aug sep sept oct nov dec tues wed fri
 ala ariz calif colo conn fla ga ill kan ky mich minn nev okla ore pa tenn va vt wash wis w.va
@@ -31,40 +31,58 @@ according although among both but despite even he however i if in indeed instead
 nevertheless nonetheless nor similarly since so some the there these they this though thus under when while yet
 """
 # Ordinary words that titles and "All rights reserved" write with a capital too.
-_TITLE_WORDS = "a all and be do for from name no or our shall subject then to use you"
+_TITLE_WORDS = """
+a about according across actually add added after again against ago air all also am an and another answer any are area
+around as asks at average away b baby back bad ball based be because been before began begins below best big boat book
+books both bring brought business but buy by called can care case cat cats certain change changed changes chapter
+child children cities city class clear clearly close closed code come comes common company computer computers could
+countries country customers cut data day days death despite did disease do dog down dream dreams during each earth
+easy eat education end ended ends energy even every everyone everything face family far father feel feelings few find
+finds fine fire first food for force forest form found free friends from full function game games garden general
+generally get gets give go goal good got government great group had half hand hard has have he head health heart heat
+help hey high his history home hope hospital house how however human if in indeed information instead introduction is
+it its job join just keep kind know knows large last late later law leave less let letter license life light like
+little live local long look love low made main make makes man many market may maybe me medicine meet members men
+methods might money month more mountain move movie much music must my name names near network never new next night no
+nobody none nor not notes now nurse obviously of off offer often old on once one only open option options or order
+other others our out over own paper parents part pay peace people perhaps place plan plant plants point possible power
+president price products project public quality quick quite rather read ready real really reason reasons report
+research rest return review road room rule rules run said say says school science sea second see sees service services
+set several share she ship short should show side since small so social software some something song sound space
+special star stars start starts state states stay steps stop story street student students studies study subject sun
+sure system systems table take takes talk technology tell tells test than that the their then there these they thing
+this those though three time to today told too top total toward town tree two under university until up use used users
+usually value view visit wall want war was water way we week well what whatever when where while white who whose why
+will wind with woman women word work world would write wrote year yet you young z
+"""
 # Ordinary words: written with a capital only where a sentence begins.
 _ORDINARY_WORDS = """
-about above according across actually adapted add after afterwards again against ago almost along already also always
-am amount an animal another answer any anyone anything are area around article as ask at author authors away back bad
-ball because become been before began begin behind being below best better between beyond big body book both box boy
-bring brought build business but buy by call called came can cannot car care case change check child children choose
-city class clear come comment common company complete consider contact contains contributed cook copying copyright
-could country course create created cut data day days did different do does done door down draw each early easy eat
-education either else enjoy enough ensure even ever every everyone everything example experience eye face fact family
-far feel few files finally find fine first follow food form found free friend full game gave general get girl give
-given go goal going good got great group had half hand happy hard has have he head health hear help her here hers high
-him his history home hope hot hour house how however human idea if imagine important in include indeed information
-inside instead into is it item its job join just keep kind knew know language large last later law learn least leave
-less let letter licensed life light like list little live local long look lot love low made main make man many may
-maybe me mean meet men might mind mix money month more morning most mother move much music must my near need never new
-next night no nobody none nor not note nothing now number of off offer often old on once one only open order other
-others our out over own page paper part pay people performance perhaps permission person pick place plan play please
-point possible power present preserve problem process product program project provide public put quality question
-quick quite rather read ready real really reason redistribution released remember report requirements research rest
-result return review right room rule run said same saw say school science second see seem send service set several
-share she short should show side simple simply since small so social some someone something sometimes soon sorry sound
-space speak special start state stay step still stop story student study such sun system table take talk team tell
-terms test text than thank that the their them there these they thing think this those though thought three through
-time today together told tomorrow tonight too took top town tree true try turn two type under until up upon us used
-using value very view visit wait walk want was water way we week welcome well went were what whatever when where which
-while white who whole whose why will wish with without woman wonderful word words work world would write written year
-yes yesterday yet young your yours
+above absolutely adapted adds afterwards almost along already always amount animal animals answers anyone anything
+article ask asked author authors become begin behind being besides better between beyond birds blood body bone box boy
+boys brain brother build bus call came cannot car certainly character characters check choice choices choose climate
+closes comment compared complete concerning conclusion consider contact contains contributed copying copyright cost
+course create created creates currently customer depending different difficult doctor does dogs done door draw
+drinking early eating either else enjoy enough ensure environment especially eventually ever example examples except
+experience eye eyes fact fear feeling figure file files fill finally fish floor follow following friend furthermore
+gave girl girls given gives goes going hair hands happy hate hear hence her here hers him horse hot hour husband idea
+imagine important include including initially inside into item keeps kept kitchen knew language learn least lets
+licensed likewise list lot loud maximum mean member method mind minimum mix moon morning most mother need neither note
+nothing number okay opened opens originally overall page paragraphs particularly patient patients performance
+permission person phone pick plane play please present preserve previously problem problems process product program
+provide put question questions rain ran reader readers reads recently redistribution regarding regardless regards
+released remember remove removed requirements result results right runs same saw section seem seemed select send
+sentence simple simply sincerely sister skin snow solution solutions someone sometimes soon sorry speak specifically
+speed started step still stopped stops stories such suppose teacher team temperature terms text thank thanks them
+think thinks thought thoughts through throughout title together tomorrow took towards train treatment trees tried
+tries true try turn turned turns type typically unfortunately unless upon us user using various very village wait walk
+weather web welcome went were whenever wherever whether which whichever whole wife window wish within without
+wonderful words writes writing written yes yesterday your
 """
 
 ABBREVIATIONS = frozenset(_ABBREVIATION_WORDS.split())
 OPENERS = frozenset(_OPENING_WORDS.split())
 IN_TITLES = frozenset(_TITLE_WORDS.split())
-ORDINARY = frozenset(_ORDINARY_WORDS.split()) - IN_TITLES
+ORDINARY = frozenset(_ORDINARY_WORDS.split())
 
 _ASCII_SPACE = " \t\n\r\x0b\x0c"
 _AFTER_WORD = r"[)\";}\]*:@'({\[?!]"  # what ends a word without white space

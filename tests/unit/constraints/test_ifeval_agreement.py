@@ -173,7 +173,7 @@ def test_agreement_with_the_public_checkers(
             print(f"  {instruction_id:45} {compared[instruction_id]:6} {followed[instruction_id]:6} {why or ''}")
     assert not wrong, wrong[:5]
     for instruction_id in RULES:  # both verdicts were seen, and often
-        assert min(followed[instruction_id], compared[instruction_id] - followed[instruction_id]) >= 20, instruction_id
+        assert min(followed[instruction_id], compared[instruction_id] - followed[instruction_id]) >= 10, instruction_id
 
 
 def test_sentences_and_capital_words_are_those_of_nltk(reference: Reference) -> None:
