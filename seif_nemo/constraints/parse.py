@@ -74,6 +74,11 @@ _GROWS = frozenset(
         *(Kind.CAPITAL_WORDS, Kind.COMMAS, Kind.MARKS, Kind.DIGITS, Kind.SEPARATORS),
     }
 )
+# "The sentence uses the phrase ..." tells of a sentence; a demand on one has a modal verb.
+_TELLS = re.compile(
+    r"the response (?!must|should|shall|will|has to|have to|needs? to|ought|is to|is required)",
+    re.IGNORECASE,
+)
 _HELD = frozenset({Kind.BOLD, Kind.EMPHASIS, Kind.MARKDOWN})
 
 
@@ -81,12 +86,15 @@ def _read(text: str) -> Found | None:
     """What the readers make of the whole of normalised text: the first that sees all of it, else the first."""
     bare = without_label(text)
     weaker: Found | None = None
-    for sentence in dict.fromkeys((text, bare, without_purpose(bare))):
+    aimless = without_purpose(bare)
+    for sentence in dict.fromkeys((text, bare, aimless)):
         clause = read_clause(sentence)
         for reader in READERS:
             found = reader(sentence, clause)
             if found is not None and found.reading is not Reading.NECESSARY:
-                return found
+                # "Capital letters for emphasis" are not for all of the response.
+                is_case = found.spec is not None and found.spec.kind in (Kind.UPPERCASE, Kind.LOWERCASE)
+                return None if is_case and sentence != bare and sentence == aimless else found
             weaker = weaker or found
     return weaker
 
@@ -116,9 +124,10 @@ def _read_scoped(text: str) -> Found | None:
 
 def _read_part(text: str) -> Found | None:
     """A demand on "the title", "the sentence", "the explanation": whatever that is, it is in the response."""
-    if not has_part(text) or _HEDGES.search(without_part(text)) is not None:
+    whole = without_part(text)
+    if not has_part(text) or _HEDGES.search(whole) is not None or _TELLS.match(whole) is not None:
         return None
-    return _at_least(_read(without_part(text)))
+    return _at_least(_read(whole))
 
 
 def _read_first_clause(text: str) -> Found | None:

@@ -61,7 +61,7 @@ _QUESTION = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NUMBER_ONLY = re.compile(rf"(?:{NUMBER})", re.IGNORECASE)
-_SUM = re.compile(r"[\d\s.,+\-*/^=()$%x×÷]*+\d[\d\s.,+\-*/^=()$%x×÷]*+")
+_SUM = re.compile(r"(?=\D*+\d)[\d\s.,+\-*/^=()$%x×÷]++")
 _LABEL = re.compile(
     r"(?:sentence|input|output|hypothesis|premise|option|statement|claim|fact|passage|event|person ?[a-z]|speaker)"
     r" ?[\da-d]?(?: ?: ?| - )",

@@ -389,6 +389,8 @@ _PIECES = [
     *("river ", "forbidden words "),
     *("do not ", "between 3 and ", "5 ", "- ", ": ", "<<", "[", "\n", "each ", "sentences ", ".", ","),
     *("\ue000", "one "),
+    *("each paragraph ", "in the first sentence ", "highlight ", "in bold ", "for clarity ", "markdown ", "至少"),
+    *("三百", "字", "段", "不得使用", "，", "以", "the title ", "such as ", "Forbidden: ", "separated by ***"),
     *("times ", "end with ", "the phrase ", "or ", "number of ", "\\", "(", "+", "*", "Keyword: ", "json ", "文"),
 ]  # fmt: skip
 
@@ -398,7 +400,7 @@ _PIECES = [
 def test_never_raises_and_specs_are_valid(text: str) -> None:
     constraint = parse_constraint(text)
     assert constraint.text == text
-    has_spec = constraint.reading in (Reading.EQUIVALENT, Reading.NECESSARY)
+    has_spec = constraint.reading in (Reading.EQUIVALENT, Reading.NECESSARY, Reading.SCOPED)
     assert (constraint.spec is not None) is has_spec
     if constraint.spec is not None:
         validate(constraint.spec)

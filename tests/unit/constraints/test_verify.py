@@ -1,6 +1,7 @@
 """What each rule counts, where it departs from the public checkers, and what no response gets away with."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -150,6 +151,20 @@ def test_paragraphs(text: str, divider: str | None, expected: int) -> None:
         (Kind.CAPITAL_WORDS, "", "I am NASA's, ÜBER-Gut, A.B. U2 2", 4),
         (Kind.COMMAS, "", "a, b，c、d; 1,000", 4),
         (Kind.WORDS, "", '"* Don\'t stop," she-devil said.', 4),
+        (Kind.WORDS, "", "你好，世界！AI 很好。", 7),
+        (Kind.BULLETS, "*", "* a\n- b\n* c\n+ d", 2),
+        (Kind.BULLETS, "-", "* a\n- b\n---\n- ", 1),
+        (Kind.HIGHLIGHTS, "**", "*one* and **two** and ***three***\n* **x** ** **", 3),
+        (Kind.MARKS, "!", "Oh! No！ Why?", 2),
+        (Kind.MARKS, "?", "Why? 为什么？", 2),
+        (Kind.MARKS, ",", "a, b，c、d", 3),
+        (Kind.DIGITS, "", "In 1984 and ٣", 5),
+        (Kind.CHARACTERS, "", " ab c\n", 4),
+        (Kind.LINES, "", "a\n\n \nb\n***", 3),
+        (Kind.NUMBERED, "", "1. a\n2) b\n3.c\n10. \n- d", 2),
+        (Kind.HEADINGS, "", "# A\n## B\n#c\n####### D\n# ", 2),
+        (Kind.TABLES, "", "| a | b |\n|---|:-:|\n| 1 | 2 |\n\na | b\n--- | ---\n\n---", 2),
+        (Kind.SEPARATORS, "***", "a\n***\nb\n***\nc", 2),
     ],
 )
 def test_counts(kind: Kind, text: str, response: str, expected: int) -> None:
@@ -201,12 +216,135 @@ def test_rules(spec: Spec, good: list[str], bad: list[str]) -> None:
     assert [response for response in bad if passes(spec, response)] == []
 
 
+@pytest.mark.parametrize(
+    ("spec", "good", "bad"),
+    [
+        (Spec(Kind.KEYWORDS, low=1, text="river\nthe sea"), ["The river, the sea"], ["river", "the seaside river"]),
+        (Spec(Kind.KEYWORDS, high=0, text="river\nsea"), ["a lake here"], ["a lake, a river", "at sea now"]),
+        (Spec(Kind.KEYWORDS, low=1, high=1, text="a b\nc"), ["a b, c!"], ["a b a b c", "a c"]),
+        (Spec(Kind.MARKS, high=0), ["no marks here"], ["a mark.", "don't", "你好。"]),
+        (Spec(Kind.MARKS, low=1), ["a mark."], ["don't", "well-known word"]),
+        (
+            Spec(Kind.BOLD, text="river"),
+            ["the **river** runs", "the __River__ runs", "<b>a river</b>", "***river***", "* the **big river**"],
+            ["the *river* runs", "a river **runs**", "the **river", "** river **", "**rivers** run", "* river **x**"],
+        ),
+        (Spec(Kind.BOLD, text="a b\nc"), ["**a b** and **c**", "**c a  b**"], ["**a b** c", "**a** **b** **c**"]),
+        (
+            Spec(Kind.EMPHASIS, text="river"),
+            ["the *river*", "a _river_ x", "==river==", "<mark>river</mark>", "**river**"],
+            ["a river_bank_ x", "2 * river * 3", "`river`"],
+        ),
+        (
+            Spec(Kind.MARKDOWN),
+            ["# Title here", "* a\n* b", "1. one\n2. two", "a `b` c", "a [b](c) d", "> said so", "~~a~~ b", "a **b**"],
+            ["plain text here", "2 * 3 * 4", "• a\n• b", "#hash tag", "# Solution"],
+        ),
+        (
+            Spec(Kind.LOWERCASE, text="en"),
+            ["all of the small words in it"],
+            ["All of the words", "alle kleinen worte sind da"],
+        ),
+        (
+            Spec(Kind.UPPERCASE, text="en"),
+            ["ALL OF THE WORDS IN IT"],
+            ["ALLE WORTE SIND GROSS GESCHRIEBEN UND DAS IST GUT"],
+        ),
+        (
+            Spec(Kind.LANGUAGE, text="zh"),
+            ["你好", "他来了。", "使用 Python 编程很好"],
+            ["hello there", "こんにちは世界", "안녕하세요"],
+        ),
+        (Spec(Kind.LANGUAGE, text="ja"), ["東京へ行きます", "こんにちは"], ["他来了，她走了。", "hello"]),
+        (Spec(Kind.LANGUAGE, text="ko"), ["안녕하세요 여러분"], ["他来了，她走了。", "こんにちは"]),
+        (Spec(Kind.LANGUAGE, text="ru"), ["Привет, как дела, друзья мои"], ["Γεια σου Κόσμε", "hello"]),
+        (
+            Spec(Kind.LANGUAGE, text="en"),
+            ["Paris is the capital of France.", "hello", "reduce, reuse, recycle"],
+            ["Paris est la capitale de la France et de la mode.", "你好", "Der Hund ist im Haus und schläft."],
+        ),
+        (
+            Spec(Kind.STARTS_WITH, text="well", scope=Scope.NTH_PARAGRAPH, index=2),
+            ["A.\n\nWell, b."],
+            ["Well.\n\nB.", "Well"],
+        ),
+        (Spec(Kind.KEYWORD, low=1, text="x", scope=Scope.NTH_SENTENCE, index=-1), ["A. B x."], ["A x. B."]),
+        (Spec(Kind.BOLD, text="x", scope=Scope.EACH_ITEM), ["- **x** a\n- b **x**"], ["- **x** a\n- b x"]),
+    ],
+    ids=str,
+)
+def test_rules_of_lists_emphasis_and_language(spec: Spec, good: list[str], bad: list[str]) -> None:
+    assert [response for response in good if not passes(spec, response)] == []
+    assert [response for response in bad if passes(spec, response)] == []
+
+
+HOSTILE = [
+    "**a",
+    "*",
+    "__a",
+    "_a ",
+    "==a",
+    "<b>",
+    "<b>a</b",
+    "`",
+    "[a](",
+    "~~",
+    "| - ",
+    "|-",
+    "#",
+    "a_",
+    "# ",
+    "1. ",
+    "！",
+    "你",
+    "\u0300",
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_responses_are_judged_in_time(piece: str) -> None:
+    """100,000 characters of one piece, for every rule that looks for markup, marks, lists or a language."""
+    response = piece * (100_000 // len(piece))
+    specs = [
+        Spec(Kind.BOLD, text="a a\nb"),
+        Spec(Kind.EMPHASIS, text="a a"),
+        Spec(Kind.MARKDOWN),
+        Spec(Kind.MARKS, high=0),
+        Spec(Kind.KEYWORDS, high=0, text="a a\n你 你"),
+        Spec(Kind.LOWERCASE, text="en"),
+        Spec(Kind.LANGUAGE, text="fr"),
+        Spec(Kind.TABLES, low=1),
+        Spec(Kind.HEADINGS, low=1),
+        Spec(Kind.HIGHLIGHTS, low=1, text="**"),
+        Spec(Kind.BULLETS, low=1, text="*"),
+    ]
+    for spec in specs:
+        started = time.thread_time()
+        verify(spec, response, seed_question="")
+        assert time.thread_time() - started < 1.0, spec
+
+
+def test_one_text_has_one_language_in_every_thread() -> None:
+    texts = [
+        "Der Hund ist im Haus und schläft dort.",
+        "Le chien dort dans la maison de mon ami.",
+        "ok ok ok ok ok ok ok ok",
+    ] * 20
+    spec = Spec(Kind.LANGUAGE, text="de")
+    alone = [passes(spec, text) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda text: passes(spec, text), texts)) == alone
+
+
 def test_evidence() -> None:
     response = "The river runs. The RIVER ends"
     expected = {
         Spec(Kind.WORDS, high=5): "6 words, at most 5",
         Spec(Kind.SENTENCES, low=3, high=3): "2 sentences, exactly 3",
         Spec(Kind.KEYWORD, low=3, text="river"): "2 times of 'river', at least 3",
+        Spec(Kind.KEYWORDS, low=2, text="river\nruns"): "1 times of 'runs', at least 2",
+        Spec(Kind.BOLD, text="river"): "has 'river' nowhere in bold",
+        Spec(Kind.LANGUAGE, text="zh"): "is in latin script, not in 'zh'",
         Spec(Kind.ENDS_WITH, text="sea"): "does not end with 'sea'",
         Spec(Kind.BULLETS, low=1, high=2): "0 bullet points, at least 1 and at most 2",
     }
