@@ -1,9 +1,8 @@
 """The gate between an Instructor's output and everything that uses it.
 
-parse → count → distinct → is a constraint → a rule covers it (rules-only judging) → no rule conflict, neither among
-the constraints nor with what the seed itself demands → fits the model → model Filter → solvable. The same gate decides
-what the Instructor is paid for and what the Follower is trained on. `sifting.py` draws the answers that solvability asks
-about.
+parse → count → distinct → is a constraint → a rule covers it (rules-only judging) → no rule conflict, also with what
+the seed itself demands → fits the model → model Filter → solvable. The same gate decides what the Instructor is paid
+for and what the Follower is trained on. `sifting.py` draws the answers that solvability asks about.
 """
 
 from collections import Counter
