@@ -25,6 +25,7 @@ from seif_nemo.types.verdicts import Outcome
 from tests.unit.constraints.ifeval_answers import MAKERS, answers
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "seif_reference" / "test.parquet"
+TABLE = Path(__file__).resolve().parents[3] / "docs" / "ifeval.md"
 SEED = "2024"
 LANGUAGE_IDS = ("language:response_language", "change_case:english_capital", "change_case:english_lowercase")
 
@@ -172,6 +173,8 @@ def test_agreement_with_the_public_checkers(
             why = {f"{how}: {reason}": n for (i, how, reason), n in differ.items() if i == instruction_id}
             print(f"  {instruction_id:45} {compared[instruction_id]:6} {followed[instruction_id]:6} {why or ''}")
     assert not wrong, wrong[:5]
+    rows = {line.split("`")[1] for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
+    assert {reason for _, _, reason in differ} <= rows
     for instruction_id in RULES:  # both verdicts were seen, and often
         assert min(followed[instruction_id], compared[instruction_id] - followed[instruction_id]) >= 10, instruction_id
 
