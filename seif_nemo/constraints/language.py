@@ -20,6 +20,7 @@ from langdetect.lang_detect_exception import LangDetectException  # pyright: ign
 from seif_nemo.constraints.text import words
 
 MAX_CHARACTERS = 5_000  # langdetect itself looks at 10,000; the language of a text shows well before
+SAMPLE = 600  # characters that `language_problem` shows to langdetect, whose time grows with them
 SHORT = 20  # letters; of fewer, langdetect's profiles know too little
 
 # First character of a block of Unicode, its last one, its script. Blocks not named here are "other".
@@ -111,7 +112,7 @@ def detect_language(text: str) -> str | None:
 def _likely_languages(text: str) -> tuple[str, ...]:
     """Codes that langdetect gives a probability of `_POSSIBLE` at least, the most probable first."""
     detector = _factory().create()
-    detector.append(text[:MAX_CHARACTERS])
+    detector.append(text)
     try:
         return tuple(str(item.lang) for item in detector.get_probabilities() if item.prob >= _POSSIBLE)
     except LangDetectException:
@@ -158,5 +159,5 @@ def language_problem(text: str, code: str) -> str | None:
         return None
     if wanted == "latin" and _is_english(text):
         return None if code == "en" else f"is in 'en', not in {code!r}"
-    likely = _likely_languages(text) if sum(map(str.isalpha, text[:MAX_CHARACTERS])) >= SHORT else ()
+    likely = _likely_languages(text[:SAMPLE]) if sum(map(str.isalpha, text[:SAMPLE])) >= SHORT else ()
     return None if not likely or code in likely else f"is in {likely[0]!r}, not in {code!r}"
