@@ -259,7 +259,7 @@ def test_ids_of_others_are_refused() -> None:
             ["Dr. Cole met J. Bond at 5 p.m. in the U.S. embassy.", "Then"],
         ),
         ("We met at 5 p.m. The end.", ["We met at 5 p.m.", "The end."]),
-        ('He said "No." Then (ok.) so', ['He said "No."', "Then (ok.)", "so"]),
+        ('He said "No." Then (fine.) so', ['He said "No."', "Then (fine.)", "so"]),
         ("It costs 3.5. more", ["It costs 3.5. more"]),
         ("1. One\n2. Two", ["1.", "One\n2.", "Two"]),
         ("Well... so what. end", ["Well... so what.", "end"]),
