@@ -35,6 +35,7 @@ _TABLE_RULE = re.compile(r"[ \t]*+\|?+(?=[ \t:|]*-)(?:[ \t]*+:?+-++:?+[ \t]*+(?:
 _HEADING = re.compile(r"[ \t]*+#{1,6}[ \t]")
 _DIVIDER = re.compile(r"[ \t]*+(?:\*[ \t]*+){3,}+$|[ \t]*+(?:-[ \t]*+){3,}+$|[ \t]*+(?:_[ \t]*+){3,}+$")
 _SENTENCE_END = re.compile(r"[.!?…]++[\"')\]*_»}]*+(?=\s|$)|[。！？]++[\"')\]*_»」』]*+")
+_VISIBLE = re.compile(r"\S")
 _LAST_WORD = re.compile(r"[^\s(\"'\[]+$")
 # What never ends a sentence, what may end one, and what is a word of its own unless a number follows.
 _INNER = frozenset({"e.g", "i.e", "cf", "vs"})
@@ -255,18 +256,18 @@ def _sentence_blocks(text: str) -> list[tuple[bool, str]]:
     return blocks
 
 
-def _ends_sentence(block: str, match: re.Match[str]) -> bool:
+def _ends_sentence(block: str, match: re.Match[str], *, in_capitals: bool) -> bool:
     """False for the stops of abbreviations and initials, and for an ellipsis that the sentence goes on after.
 
     "Plan B. Then", "5 p.m. Then": a single capital letter or "p.m." may end a sentence or not ("J. Bond", "5 p.m.
     Eastern"). Names follow initials and abbreviations far more often than sentences do, so the stop ends nothing,
-    unless the next word is one that opens sentences and no names.
+    unless the next word is one that opens sentences and no names. `in_capitals`: so is the whole block.
     """
-    rest = block[match.end() :].lstrip()
-    if not rest or match.group()[0] in "。！？":
+    following = _VISIBLE.search(block, match.end())
+    if following is None or match.group()[0] in "。！？":
         return True
     if match.group()[0] == "…" or match.group().startswith(".."):
-        return not rest[0].islower()
+        return not following.group().islower()
     if match.group() != ".":
         return True
     last = _LAST_WORD.search(block, max(0, match.start() - 24), match.start())
@@ -275,11 +276,11 @@ def _ends_sentence(block: str, match: re.Match[str]) -> bool:
     if folded in _INNER:
         return False
     if folded in _BEFORE_NUMBERS:
-        return not rest[0].isdigit()
-    opener = _NEXT_WORD.match(rest)
+        return not following.group().isdigit()
+    opener = _NEXT_WORD.match(block, following.start())
     if opener is not None and opener[1][0].isupper() and opener[1].casefold() in _OPENING:
         return True
-    initial = len(word) == 1 and word.isupper() and word != "I" and rest[0].isupper() and not block.isupper()
+    initial = len(word) == 1 and word.isupper() and word != "I" and following.group().isupper() and not in_capitals
     return folded not in _ABBREVIATIONS and not initial
 
 
@@ -287,9 +288,9 @@ def sentences(text: str) -> list[str]:
     """Sentences that hold a word. Titles and headings are none; a list item is one only where a stop ends it."""
     found: list[str] = []
     for is_item, block in _sentence_blocks(text):
-        start = 0
+        start, in_capitals = 0, block.isupper()
         for match in _SENTENCE_END.finditer(block):
-            if _ends_sentence(block, match):
+            if _ends_sentence(block, match, in_capitals=in_capitals):
                 found.append(block[start : match.end()])
                 start = match.end()
         if not is_item:

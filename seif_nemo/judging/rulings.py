@@ -5,7 +5,7 @@ the model, else not at all. A text that is no constraint ("She wrote a book.") h
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import _lru_cache_wrapper  # pyright: ignore[reportPrivateUsage]
 
@@ -24,7 +24,7 @@ _NO_CONSTRAINT = Verdict(Outcome.MISSING, Source.RULE, "not a constraint", Why.N
 def judge_tasks(tasks: Sequence[Task], *, ask: AskQuestions | None = None, loose: bool = False) -> list[Score]:
     """One Score per task with one verdict per demand. All questions to the model go out in one call.
 
-    `loose` accepts an instruction id's specs if one of `loose_variants` of the response satisfies them.
+    `loose` accepts an instruction id's specs if one of `ifeval_rules.loose_variants` satisfies them.
     """
     rows = [[_by_specs(task, demand, loose=loose) for demand in task.demands] for task in tasks]
     open_rows = [index for index, row in enumerate(rows) if None in row]
@@ -54,16 +54,6 @@ def is_undecided(demand: Demand) -> bool:
     return demand.constraint is not None and not demand.constraint.is_covered
 
 
-def loose_variants(response: str) -> Iterator[str]:
-    """IFEval's eight: without the first line, the last line or both, and each without asterisks.
-
-    Source: test_instruction_following_loose in evaluation_lib.py of its release (arXiv 2311.07911).
-    """
-    lines = response.split("\n")
-    cuts = [response, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
-    yield from dict.fromkeys(cuts + [cut.replace("*", "") for cut in cuts])
-
-
 def score_line(index: int, score: Score | None, error: str | None) -> bytes:
     """One line of JSON: {"index", "verdicts", "follow_rate", "error"}. A verdict nobody could give has no source."""
     verdicts = [
@@ -87,7 +77,7 @@ def _by_specs(task: Task, demand: Demand, *, loose: bool) -> Verdict | None:
     strict = _all_of(task, demand, task.response)
     if not loose or strict.outcome is Outcome.PASSED:
         return strict
-    for variant in loose_variants(task.response):
+    for variant in ifeval_rules.loose_variants(task.response):
         verdict = _all_of(task, demand, variant)
         if verdict.outcome is Outcome.PASSED:
             return replace(verdict, evidence=f"loose: {verdict.evidence}")

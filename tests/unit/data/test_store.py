@@ -89,6 +89,8 @@ def test_columns_of_q_parquet(tmp_path: Path) -> None:
         "high": None,
         "text": None,
         "scope": "response",
+        "index": None,
+        "definition": "ours",
     }
     assert record["specs"][2] is None
     assert record["readings"] == ["equivalent", "necessary", "needs_judge"]
