@@ -313,9 +313,9 @@ def test_a_check_takes_less_than_a_millisecond() -> None:
             continue
         runs: list[float] = []
         for _ in range(9):
-            start = time.perf_counter()
+            start = time.process_time()
             check_ifeval(instruction_id, kwargs, response, prompt="Why?")
-            runs.append(time.perf_counter() - start)
+            runs.append(time.process_time() - start)
         times[instruction_id] = min(runs)
     assert statistics.median(times.values()) <= 1e-3, times
 
