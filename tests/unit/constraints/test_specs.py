@@ -68,99 +68,98 @@ def test_other_json_is_refused(text: str) -> None:
         spec_from_json(text)
 
 
-@pytest.mark.parametrize(
-    ("spec", "items"),
-    [
-        (
-            Spec(Kind.WORDS, low=5, high=5),
-            [
-                ("length_constraints:number_words", {"num_words": 5, "relation": "at least"}),
-                ("length_constraints:number_words", {"num_words": 6, "relation": "less than"}),
-            ],
-        ),
-        (
-            Spec(Kind.SENTENCES, high=3),
-            [("length_constraints:number_sentences", {"num_sentences": 4, "relation": "less than"})],
-        ),
-        (
-            Spec(Kind.PARAGRAPHS, low=2, high=2, text="***"),
-            [("length_constraints:number_paragraphs", {"num_paragraphs": 2})],
-        ),
-        (Spec(Kind.BULLETS, low=3, high=3), [("detectable_format:number_bullet_lists", {"num_bullets": 3})]),
-        (Spec(Kind.PLACEHOLDERS, low=2), [("detectable_content:number_placeholders", {"num_placeholders": 2})]),
-        (Spec(Kind.HIGHLIGHTS, low=2), [("detectable_format:number_highlighted_sections", {"num_highlights": 2})]),
-        (
-            Spec(Kind.SECTIONS, low=2, text="Part"),
-            [("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2})],
-        ),
-        (Spec(Kind.KEYWORD, low=1, text="sun"), [("keywords:existence", {"keywords": ["sun"]})]),
-        (Spec(Kind.KEYWORD, high=0, text="sun"), [("keywords:forbidden_words", {"forbidden_words": ["sun"]})]),
-        (
-            Spec(Kind.KEYWORD, low=2, text="sun"),
-            [("keywords:frequency", {"keyword": "sun", "frequency": 2, "relation": "at least"})],
-        ),
-        (
-            Spec(Kind.LETTER, high=4, text="e"),
-            [("keywords:letter_frequency", {"letter": "e", "let_frequency": 5, "let_relation": "less than"})],
-        ),
-        (
-            Spec(Kind.CAPITAL_WORDS, low=4),
-            [("change_case:capital_word_frequency", {"capital_frequency": 4, "capital_relation": "at least"})],
-        ),
-        (Spec(Kind.COMMAS, high=0), [("punctuation:no_comma", {})]),
-        (Spec(Kind.UPPERCASE, text="en"), [("change_case:english_capital", {})]),
-        (Spec(Kind.LOWERCASE, text="en"), [("change_case:english_lowercase", {})]),
-        (
-            Spec(Kind.LOWERCASE),  # of no language in particular
-            [
-                (
-                    "seif:lowercase",
-                    {"kind": "lowercase", "low": 0, "high": None, "text": None, "scope": "response", **PLAIN},
-                )
-            ],
-        ),
-        (
-            Spec(Kind.HIGHLIGHTS, low=2, text="**"),  # IFEval's id does not care which mark
-            [
-                (
-                    "seif:highlights",
-                    {"kind": "highlights", "low": 2, "high": None, "text": "**", "scope": "response", **PLAIN},
-                )
-            ],
-        ),
-        (
-            Spec(Kind.KEYWORDS, high=0, text="sun\nthe moon"),
-            [("keywords:forbidden_words", {"forbidden_words": ["sun", "the moon"]})],
-        ),
-        (Spec(Kind.ENDS_WITH, text="bye"), [("startend:end_checker", {"end_phrase": "bye"})]),
-        (Spec(Kind.QUOTED), [("startend:quotation", {})]),
-        (Spec(Kind.TITLE), [("detectable_format:title", {})]),
-        (Spec(Kind.JSON), [("detectable_format:json_format", {})]),
-        (
-            Spec(Kind.STARTS_WITH, text="Well"),
-            [
-                (
-                    "seif:starts_with",
-                    {"kind": "starts_with", "low": 0, "high": None, "text": "Well", "scope": "response", **PLAIN},
-                )
-            ],
-        ),
-        (
-            Spec(Kind.BULLETS, low=3),
-            [("seif:bullets", {"kind": "bullets", "low": 3, "high": None, "text": None, "scope": "response", **PLAIN})],
-        ),
-        (
-            Spec(Kind.WORDS, low=3, scope=Scope.EACH_SENTENCE),
-            [
-                (
-                    "seif:words",
-                    {"kind": "words", "low": 3, "high": None, "text": None, "scope": "each_sentence", **PLAIN},
-                )
-            ],
-        ),
-    ],
-    ids=str,
-)
+ITEMS: list[tuple[Spec, list[tuple[str, dict[str, object]]]]] = [
+    (
+        Spec(Kind.WORDS, low=5, high=5),
+        [
+            ("length_constraints:number_words", {"num_words": 5, "relation": "at least"}),
+            ("length_constraints:number_words", {"num_words": 6, "relation": "less than"}),
+        ],
+    ),
+    (
+        Spec(Kind.SENTENCES, high=3),
+        [("length_constraints:number_sentences", {"num_sentences": 4, "relation": "less than"})],
+    ),
+    (
+        Spec(Kind.PARAGRAPHS, low=2, high=2, text="***"),
+        [("length_constraints:number_paragraphs", {"num_paragraphs": 2})],
+    ),
+    (Spec(Kind.BULLETS, low=3, high=3), [("detectable_format:number_bullet_lists", {"num_bullets": 3})]),
+    (Spec(Kind.PLACEHOLDERS, low=2), [("detectable_content:number_placeholders", {"num_placeholders": 2})]),
+    (Spec(Kind.HIGHLIGHTS, low=2), [("detectable_format:number_highlighted_sections", {"num_highlights": 2})]),
+    (
+        Spec(Kind.SECTIONS, low=2, text="Part"),
+        [("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2})],
+    ),
+    (Spec(Kind.KEYWORD, low=1, text="sun"), [("keywords:existence", {"keywords": ["sun"]})]),
+    (Spec(Kind.KEYWORD, high=0, text="sun"), [("keywords:forbidden_words", {"forbidden_words": ["sun"]})]),
+    (
+        Spec(Kind.KEYWORD, low=2, text="sun"),
+        [("keywords:frequency", {"keyword": "sun", "frequency": 2, "relation": "at least"})],
+    ),
+    (
+        Spec(Kind.LETTER, high=4, text="e"),
+        [("keywords:letter_frequency", {"letter": "e", "let_frequency": 5, "let_relation": "less than"})],
+    ),
+    (
+        Spec(Kind.CAPITAL_WORDS, low=4),
+        [("change_case:capital_word_frequency", {"capital_frequency": 4, "capital_relation": "at least"})],
+    ),
+    (Spec(Kind.COMMAS, high=0), [("punctuation:no_comma", {})]),
+    (Spec(Kind.UPPERCASE, text="en"), [("change_case:english_capital", {})]),
+    (Spec(Kind.LOWERCASE, text="en"), [("change_case:english_lowercase", {})]),
+    (
+        Spec(Kind.LOWERCASE),  # of no language in particular
+        [
+            (
+                "seif:lowercase",
+                {"kind": "lowercase", "low": 0, "high": None, "text": None, "scope": "response", **PLAIN},
+            )
+        ],
+    ),
+    (
+        Spec(Kind.HIGHLIGHTS, low=2, text="**"),  # IFEval's id does not care which mark
+        [
+            (
+                "seif:highlights",
+                {"kind": "highlights", "low": 2, "high": None, "text": "**", "scope": "response", **PLAIN},
+            )
+        ],
+    ),
+    (
+        Spec(Kind.KEYWORDS, high=0, text="sun\nthe moon"),
+        [("keywords:forbidden_words", {"forbidden_words": ["sun", "the moon"]})],
+    ),
+    (Spec(Kind.ENDS_WITH, text="bye"), [("startend:end_checker", {"end_phrase": "bye"})]),
+    (Spec(Kind.QUOTED), [("startend:quotation", {})]),
+    (Spec(Kind.TITLE), [("detectable_format:title", {})]),
+    (Spec(Kind.JSON), [("detectable_format:json_format", {})]),
+    (
+        Spec(Kind.STARTS_WITH, text="Well"),
+        [
+            (
+                "seif:starts_with",
+                {"kind": "starts_with", "low": 0, "high": None, "text": "Well", "scope": "response", **PLAIN},
+            )
+        ],
+    ),
+    (
+        Spec(Kind.BULLETS, low=3),
+        [("seif:bullets", {"kind": "bullets", "low": 3, "high": None, "text": None, "scope": "response", **PLAIN})],
+    ),
+    (
+        Spec(Kind.WORDS, low=3, scope=Scope.EACH_SENTENCE),
+        [
+            (
+                "seif:words",
+                {"kind": "words", "low": 3, "high": None, "text": None, "scope": "each_sentence", **PLAIN},
+            )
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "items"), ITEMS, ids=str)
 def test_ifeval_items(spec: Spec, items: list[tuple[str, dict[str, object]]]) -> None:
     assert [(item.instruction_id, item.kwargs) for item in to_ifeval(spec)] == items
     assert merge(to_ifeval(spec), definition=Definition.OURS) == [spec]
