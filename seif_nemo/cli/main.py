@@ -35,7 +35,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"evolve": _evolve, "judge
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes of `evolve`: 0 done, 1 failed, 2 bad input, 3 gate kept too little, 4 judge left too much out, 130 stopped."""
+    """Run a command. Exit codes are the command's own; 2 is bad input everywhere. README and docs/judging.md list them."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
