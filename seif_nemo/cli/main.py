@@ -35,7 +35,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"evolve": _evolve, "judge
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit codes are the command's own; 2 is bad input everywhere. README and docs/judging.md list them."""
+    """Run a command; its exit code. README and docs/judging.md list the codes; 2 is bad input everywhere."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
