@@ -17,6 +17,7 @@ from typing import Any
 import langdetect  # pyright: ignore[reportMissingTypeStubs]
 from langdetect.lang_detect_exception import LangDetectException  # pyright: ignore[reportMissingTypeStubs]
 
+from seif_nemo.constraints.remembering import remember
 from seif_nemo.constraints.text import words
 
 MAX_CHARACTERS = 5_000  # langdetect itself looks at 10,000; the language of a text shows well before
@@ -93,7 +94,7 @@ def _factory() -> Any:
     return factory
 
 
-@lru_cache(maxsize=1024)
+@remember(maxsize=1024)
 def detect_language(text: str) -> str | None:
     """ISO 639-1 code, with a region for Chinese ("zh-cn", "zh-tw"). None for a text without words of any language.
 
@@ -108,7 +109,7 @@ def detect_language(text: str) -> str | None:
     return None if found == "unknown" else found
 
 
-@lru_cache(maxsize=1024)
+@remember(maxsize=1024)
 def _likely_languages(text: str) -> tuple[str, ...]:
     """Codes that langdetect gives a probability of `_POSSIBLE` at least, the most probable first."""
     detector = _factory().create()
@@ -125,7 +126,7 @@ def _script(char: str) -> str:
     return _BLOCKS[at][2] if at >= 0 and ord(char) <= _BLOCKS[at][1] else "other"
 
 
-@lru_cache(maxsize=256)
+@remember(maxsize=256)
 def _word_scripts(text: str) -> Counter[str]:
     """Words of each script; a CJK character is a word. Words without a letter are left out."""
     firsts = (next((char for char in word if char.isalpha()), "") for word in words(text[:MAX_CHARACTERS]))

@@ -5,8 +5,8 @@ Patterns are linear: each run is possessive and ends where the next opening mark
 
 import re
 import unicodedata
-from functools import lru_cache
 
+from seif_nemo.constraints.remembering import remember
 from seif_nemo.constraints.text import (
     COMMAS,
     bullets,
@@ -38,7 +38,7 @@ _ASCII_MARK = {"。": ".", "、": ",", "﹒": ".", "–": "—", "―": "—"}
 _IN_WORDS = frozenset("'-")
 
 
-@lru_cache(maxsize=64)
+@remember(maxsize=64)
 def _spans(text: str, bold: bool) -> str:
     """Folded texts in bold (or in any emphasis), side by side."""
     body = _LIST_MARK.sub("", text)

@@ -8,10 +8,10 @@ The input of a task, examples, quotations and what describes them are never read
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.constraints.phrasing import RESPONSE
+from seif_nemo.constraints.remembering import remember
 from seif_nemo.constraints.text import words
 from seif_nemo.types.constraints import Kind, Reading, Scope, Spec
 
@@ -152,7 +152,7 @@ def _choice(sentence: str) -> Spec | None:
     return Spec(Kind.WORDS, high=max(1, *(len(words(option)) for option in options)))
 
 
-@lru_cache(maxsize=1024)
+@remember(maxsize=1024)
 def read_demands(seed_question: str) -> tuple[Demand, ...]:
     """What the seed demands of the answer's form, with the words that say it; at most `MAX_DEMANDS`, in their order."""
     found: dict[Spec, Demand] = {}

@@ -9,6 +9,8 @@ import unicodedata
 from functools import lru_cache
 from itertools import pairwise
 
+from seif_nemo.constraints.remembering import remember
+
 # Invisible characters would split a word for a rule and not for a reader: zero-width, soft hyphen, joiners, BOM.
 _TRANSLATE: dict[int, str | None] = {
     **dict.fromkeys((0x00AD, 0x180E, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF)),
@@ -56,13 +58,13 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").translate(_TRANSLATE).strip()
 
 
-@lru_cache(maxsize=256)
+@remember(maxsize=256)
 def fold(text: str) -> str:
     """`clean`, without case: what phrases are compared in."""
     return unicodedata.normalize("NFC", clean(text).casefold())
 
 
-@lru_cache(maxsize=256)
+@remember(maxsize=256)
 def words(text: str) -> tuple[str, ...]:
     """Words of clean text. "don't", "well-known" and "3.5" are one word each; a CJK character is a word."""
     return tuple(m.group() for m in _WORD.finditer(text))
@@ -91,7 +93,7 @@ def _phrase_pattern(folded_phrase: str) -> re.Pattern[str]:
     return re.compile(r"\s+".join(re.escape(part) for part in folded_phrase.split()))
 
 
-@lru_cache(maxsize=64)
+@remember(maxsize=64)
 def _boundaries(folded: str) -> tuple[frozenset[int], frozenset[int]]:
     """Where words start, and where a phrase may end: a word's end, before "'s", after a compound's first part."""
     starts: set[int] = set()

@@ -7,17 +7,15 @@ the model, else not at all. A text that is no constraint ("She wrote a book.") h
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import _lru_cache_wrapper  # pyright: ignore[reportPrivateUsage]
 
 from seif_nemo.config.reward import Judging
-from seif_nemo.constraints import ifeval_rules, language, markup, text
+from seif_nemo.constraints import ifeval_rules
 from seif_nemo.constraints.verify import refuse, verify
 from seif_nemo.judging.tasks import Demand, Task
 from seif_nemo.roles.judger import AskQuestions, Judger
 from seif_nemo.types.constraints import Definition, Instruction, Reading, Spec
 from seif_nemo.types.verdicts import Outcome, Score, Source, Verdict, Why
 
-LONG_RESPONSE = 2**16  # characters, several times what a model is usually allowed
 _NO_CONSTRAINT = Verdict(Outcome.MISSING, Source.RULE, "not a constraint", Why.NO_RULE)
 
 
@@ -34,19 +32,7 @@ def judge_tasks(tasks: Sequence[Task], *, ask: AskQuestions | None = None, loose
         for index, score in zip(open_rows, scores, strict=True):
             verdicts = iter(score.verdicts)
             rows[index] = [next(verdicts) if verdict is None else verdict for verdict in rows[index]]
-    if any(len(task.response) > LONG_RESPONSE for task in tasks):
-        forget_texts()
     return [Score(tuple(verdict for verdict in row if verdict is not None)) for row in rows]
-
-
-def forget_texts() -> None:
-    """Empty the caches of the rules. They hold some hundred texts and their words, which matters if a text is long."""
-    for module in (ifeval_rules, language, markup, text):
-        for value in vars(module).values():
-            if (
-                isinstance(value, _lru_cache_wrapper) and value.cache_parameters()["maxsize"] != 1
-            ):  # those hold no texts
-                value.cache_clear()
 
 
 def is_undecided(demand: Demand) -> bool:
