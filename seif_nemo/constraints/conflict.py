@@ -10,7 +10,7 @@ from itertools import combinations
 
 from seif_nemo.constraints.conflict_rules import contradiction
 from seif_nemo.constraints.duplicates import Duplicate, duplicates, repeats
-from seif_nemo.constraints.seed_demands import Demand, read_demands
+from seif_nemo.constraints.seed_demands import Demand, read_demands, wants_one_word
 from seif_nemo.types.constraints import Constraint, Kind, Spec
 
 __all__ = ["Conflict", "Duplicate", "SeedConflict", "conflicts", "duplicates", "find_conflicts", "repeats"]
@@ -38,7 +38,7 @@ class SeedConflict:
     reason: str
 
 
-def _smallest(specs: Sequence[Spec]) -> list[Conflict]:
+def _smallest(specs: Sequence[Spec], *, refuse_vacuous: bool) -> list[Conflict]:
     """The smallest refused sets: all single specs, pairs and triples; of larger ones, one."""
     places = range(len(specs))
     found: list[Conflict] = []
@@ -46,33 +46,34 @@ def _smallest(specs: Sequence[Spec]) -> list[Conflict]:
         for chosen in combinations(places, size):
             if any(set(conflict.indices) <= set(chosen) for conflict in found):
                 continue
-            reason = contradiction([specs[i] for i in chosen])
+            reason = contradiction([specs[i] for i in chosen], refuse_vacuous=refuse_vacuous)
             if reason is not None:
                 found.append(Conflict(chosen, reason))
     if found:
         return found
     kept = list(places)
-    reason = contradiction(specs)
+    reason = contradiction(specs, refuse_vacuous=refuse_vacuous)
     assert reason is not None
     for place in places:
         rest = [i for i in kept if i != place]
-        without = contradiction([specs[i] for i in rest])
+        without = contradiction([specs[i] for i in rest], refuse_vacuous=refuse_vacuous)
         if without is not None:
             kept, reason = rest, without
     return [Conflict(tuple(kept), reason)]
 
 
-def conflicts(specs: Sequence[Spec | None]) -> tuple[Conflict, ...]:
+def conflicts(specs: Sequence[Spec | None], *, refuse_vacuous: bool = True) -> tuple[Conflict, ...]:
     """The smallest conflicts found, pairs before triples. None stands for a constraint without a spec.
 
     Sound: no response passes `verify` for all specs of a conflict. Not complete: silence proves nothing. A conflict of
-    one place is a spec that nothing satisfies.
+    one place is a spec that nothing satisfies. `refuse_vacuous` = False where the seed question wants one word.
     """
     places = [i for i, spec in enumerate(specs) if spec is not None]
     given = [spec for spec in specs if spec is not None]
-    if contradiction(given) is None:
+    if contradiction(given, refuse_vacuous=refuse_vacuous) is None:
         return ()
-    return tuple(Conflict(tuple(places[i] for i in c.indices), c.reason) for c in _smallest(given))
+    found = _smallest(given, refuse_vacuous=refuse_vacuous)
+    return tuple(Conflict(tuple(places[i] for i in c.indices), c.reason) for c in found)
 
 
 def find_conflicts(constraints: Sequence[Constraint], seed_question: str) -> tuple[SeedConflict, ...]:
@@ -92,7 +93,8 @@ def find_conflicts(constraints: Sequence[Constraint], seed_question: str) -> tup
         specs.append(spec)
         places.append(place)
     found: list[SeedConflict] = []
-    for conflict in conflicts([*specs, *(demand.spec for demand in demands)]):
+    together = [*specs, *(demand.spec for demand in demands)]
+    for conflict in conflicts(together, refuse_vacuous=not wants_one_word(seed_question)):
         own = tuple(places[i] for i in conflict.indices if i < len(specs))
         said = tuple(demands[i - len(specs)] for i in conflict.indices if i >= len(specs))
         if own:

@@ -54,6 +54,7 @@ class Need:
 
 NEEDS: tuple[Need, ...] = (
     Need(DIVIDED, measure(Kind.SEPARATORS, PARAGRAPH_DIVIDER), 1, -1, "dividers stand between the parts"),
+    Need(PARAGRAPHS, SENTENCES, 1, 0, "each paragraph holds a sentence"),
     Need(SENTENCES, WORDS, 1, 0, "each sentence holds a word"),
     Need(PARAGRAPHS, WORDS, 1, 0, "each paragraph holds a word"),
     Need(DIVIDED, WORDS, 1, 0, "each part holds a word"),

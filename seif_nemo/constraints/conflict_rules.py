@@ -58,7 +58,7 @@ _PARTS = {
     Scope.NTH_ITEM: ITEM,
 }
 # What the parts hold between them, the response holds. Elsewhere a quotation mark at the edge of a part, or the cut
-# itself, may make something of a part that is nothing in the whole (bullets, sentences, placeholders in sentences).
+# itself, may make something of a part that is nothing in the whole (bullets, placeholders in sentences).
 _EVERYWHERE = {
     Kind.WORDS,
     Kind.CHARACTERS,
@@ -70,7 +70,15 @@ _EVERYWHERE = {
     Kind.CAPITAL_WORDS,
     Kind.SEPARATORS,
 }
-_BY_LINES = {Kind.LINES, Kind.HEADINGS, Kind.PLACEHOLDERS, Kind.HIGHLIGHTS, Kind.TABLES, Kind.SECTIONS}
+_BY_LINES = {
+    Kind.LINES,
+    Kind.SENTENCES,
+    Kind.HEADINGS,
+    Kind.PLACEHOLDERS,
+    Kind.HIGHLIGHTS,
+    Kind.TABLES,
+    Kind.SECTIONS,
+}
 ADDITIVE: dict[Measure, frozenset[str]] = {
     PARAGRAPHS: frozenset(kind.value for kind in _EVERYWHERE | _BY_LINES),
     SENTENCES: frozenset(kind.value for kind in _EVERYWHERE),

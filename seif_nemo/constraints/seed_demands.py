@@ -144,12 +144,13 @@ def _tail(sentence: str) -> Spec | None:
 
 
 def _choice(sentence: str) -> Spec | None:
-    """No more words than the longest of the allowed outputs has."""
+    """As many words as the shortest to the longest of the allowed outputs have."""
     match = _CHOICE.fullmatch(sentence)
     if match is None:
         return None
     options = re.findall(_OPTION, match["options"], re.IGNORECASE)
-    return Spec(Kind.WORDS, high=max(1, *(len(words(option)) for option in options)))
+    lengths = [max(1, len(words(option))) for option in options]
+    return Spec(Kind.WORDS, low=min(lengths), high=max(lengths))
 
 
 @remember(maxsize=1024)
@@ -164,6 +165,12 @@ def read_demands(seed_question: str) -> tuple[Demand, ...]:
         if spec is not None and len(found) < MAX_DEMANDS:
             found.setdefault(spec, Demand(sentence, spec))
     return tuple(found.values())
+
+
+def wants_one_word(seed_question: str) -> bool:
+    """Whether the seed says that one word may be the whole answer: "in one word", 'Output "yes" or "no".'"""
+    limits = [demand.spec for demand in read_demands(seed_question) if demand.spec.kind is Kind.WORDS]
+    return any(spec.low == 1 or spec.high == 1 for spec in limits)
 
 
 def seed_demands(seed_question: str) -> tuple[Spec, ...]:

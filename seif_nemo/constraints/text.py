@@ -33,6 +33,7 @@ _TITLE = re.compile(r"<<([^<>\n]*)>>")
 _LEADING_TITLE = re.compile(r"\s*+<<[^<>\n]*>>[ \t]*+(?:\n|$)")
 _BULLET = re.compile(r"^[ \t]*+[*•◦‣▪+\-–][ \t]++(?=\S)", re.MULTILINE)
 _NUMBERED = re.compile(r"^[ \t]*+\d{1,3}[.)][ \t]++(?=\S)")
+_ITEM = re.compile(r"[ \t]*+\"*+[ \t]*+(?:[*•◦‣▪+\-–]|\d{1,3}[.)])[ \t]++(?=\S)")
 _TABLE_RULE = re.compile(r"[ \t]*+\|?+(?=[ \t:|]*-)(?:[ \t]*+:?+-++:?+[ \t]*+(?:\||$)){1,64}+[ \t]*+")
 _HEADING = re.compile(r"[ \t]*+#{1,6}[ \t]")
 _DIVIDER = re.compile(r"[ \t]*+(?:\*[ \t]*+){3,}+$|[ \t]*+(?:-[ \t]*+){3,}+$|[ \t]*+(?:_[ \t]*+){3,}+$")
@@ -219,12 +220,16 @@ def count_tables(text: str) -> int:
 
 
 def _is_frame(line: str) -> bool:
-    """A line that is no prose: a divider, a heading, a title alone."""
-    return bool(_DIVIDER.match(line) or _HEADING.match(line) or _TITLE.fullmatch(line.strip(' \t"')))
+    """A line that is no prose: a divider, a heading, a title alone, also within quotation marks."""
+    bare = line.strip(' \t"')
+    return bool(_DIVIDER.match(bare) or _HEADING.match(bare) or _TITLE.fullmatch(bare))
 
 
 def paragraphs(text: str, divider: str | None = None) -> list[str]:
-    """Paragraphs that hold a word, separated by blank lines or rules; by `divider` alone where one is named."""
+    """Paragraphs that hold a sentence, separated by blank lines or rules; by `divider` alone where one is named.
+
+    A list of items that no stop ends is none, nor is a heading; parts between dividers need a word only.
+    """
     if divider is not None:
         return [part for part in text.split(divider) if words(part)]
     parts: list[str] = []
@@ -232,22 +237,24 @@ def paragraphs(text: str, divider: str | None = None) -> list[str]:
     for line in [*text.split("\n"), ""]:
         if line.strip() and not _DIVIDER.match(line):
             current.append(line)
-            continue
-        if any(words(kept) and not _is_frame(kept) for kept in current):
+        elif current:
             parts.append("\n".join(current))
-        current = []
-    return parts
+            current = []
+    return [part for part in parts if sentences(part)]
 
 
 def _sentence_blocks(text: str) -> list[tuple[bool, str]]:
-    """(is a list item, text) runs of prose within which a line break ends no sentence."""
+    """(is a list item, text) runs of prose within which a line break ends no sentence.
+
+    What a line is does not depend on other lines, so what is a sentence in a paragraph is one in the whole text.
+    """
     blocks: list[tuple[bool, str]] = []
     open_block = False
-    for line in text.strip('"').split("\n"):
+    for line in text.split("\n"):
         if not line.strip() or _is_frame(line):
             open_block = False
             continue
-        item = _BULLET.match(line) or _NUMBERED.match(line)
+        item = _ITEM.match(line)
         if item is not None:
             blocks.append((True, line[item.end() :]))
         elif open_block:

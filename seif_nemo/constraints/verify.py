@@ -6,7 +6,7 @@ does not imply a language; a phrase at the end may be followed by the sentence's
 
 Vacuous passes are refused. A response without a word fails everything, and so does one that only repeats the seed
 question. A demand that merely limits or forbids, and one on case or quotation, needs a response of two words at least
-(unless the limit itself is one word): else ":" or "Solution" would satisfy "no commas".
+(unless the limit itself or the seed question asks for one word): else "Solution" would satisfy "no commas".
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import cast
 from seif_nemo.constraints.ifeval_rules import verify_ifeval
 from seif_nemo.constraints.language import language_problem
 from seif_nemo.constraints.markup import count_bold, count_marks, has_markup, missing_emphasis
+from seif_nemo.constraints.seed_demands import wants_one_word
 from seif_nemo.constraints.specs import COUNT_KINDS
 from seif_nemo.constraints.text import (
     COMMAS,
@@ -303,14 +304,15 @@ def verify(spec: Spec, response: str, *, seed_question: str) -> Verdict:
         spec = replace(spec, text=seed_question)
     text = clean(response)
     found = len(words(text))
+    is_vacuous = found < least_words(spec) and not (found == 1 and wants_one_word(seed_question))
     refusal = refuse(response, questions=(seed_question,))
     if refusal is not None:
         passed, evidence = False, refusal
-    elif found < least_words(spec) and spec.kind is not Kind.WORDS:
+    elif is_vacuous and spec.kind is not Kind.WORDS:
         passed, evidence = False, f"vacuous: {found} word, too short to satisfy a limit or a form"
     elif spec.scope is Scope.RESPONSE:
         passed, evidence = _judge(spec, text, response)
-        if passed and found < least_words(spec):
+        if passed and is_vacuous:
             passed, evidence = False, f"vacuous: {evidence}"
     else:
         passed, evidence = _judge_parts(spec, text)

@@ -20,8 +20,12 @@ ONE_WORD = Spec(Kind.WORDS, high=1)
         ("Explain the idea. Limit your response to no more than 50 words.", (Spec(Kind.WORDS, high=50),)),
         ("Write a one-sentence summary of the following news article. input: y", (ONE_SENTENCE,)),
         ("Your summary should be less than 20 words long.", (Spec(Kind.WORDS, high=19),)),
-        ('Tell if it is healthy. Output "healthy" or "not so healthy". input: cake', (Spec(Kind.WORDS, high=3),)),
-        ("Answer the given question in yes or no. input: Is it wet?", (ONE_WORD,)),
+        (
+            'Tell if it is healthy. Output "healthy" or "not so healthy". input: cake',
+            (Spec(Kind.WORDS, low=1, high=3),),
+        ),
+        ('Output "not quite" or "yes, it is so".', (Spec(Kind.WORDS, low=2, high=4),)),
+        ("Answer the given question in yes or no. input: Is it wet?", (Spec(Kind.WORDS, low=1, high=1),)),
         # of the input, of examples, of one of several things, of a part, or unclear
         ("Read the text. input: Answer in one sentence. Use no more than 5 words.", ()),
         ("Here is how to do it. Example: Limit your response to no more than 5 words.", ()),
@@ -61,6 +65,23 @@ def test_conflicts_with_the_seed_say_who_says_what() -> None:
     assert [d.text for d in found[0].demands] == ["Your answer must not contain more than one word."]
     assert found[0].reason == "words: at least 20 and at most 1"
     assert find_conflicts(constraints, "Name a river.") == ()
+
+
+def test_one_sentence_cannot_be_three_paragraphs() -> None:
+    paragraphs = [said("three paragraphs", Spec(Kind.PARAGRAPHS, low=3, high=3))]
+    (found,) = find_conflicts(paragraphs, "Why is the sky blue? Answer in one sentence.")
+    assert found.indices == (0,)
+    assert found.reason == "sentences: at least 3 (3 paragraphs: each paragraph holds a sentence) and at most 1"
+    assert [demand.text for demand in found.demands] == ["Answer in one sentence."]
+    assert find_conflicts(paragraphs, "Why is the sky blue? Answer in three sentences.") == ()
+
+
+def test_a_limit_does_not_contradict_a_seed_that_wants_one_word() -> None:
+    few = [said("at most 10 words", Spec(Kind.WORDS, high=10)), said("no commas", Spec(Kind.COMMAS, high=0))]
+    for seed in ('Output "formal" or "informal".', "Name a river. Your answer must not contain more than one word."):
+        assert find_conflicts(few, seed) == ()
+    (found,) = find_conflicts([said("3 words", Spec(Kind.WORDS, low=3, high=3))], 'Output "fact" or "opinion".')
+    assert found.reason == "words: at least 3 and at most 1"
 
 
 def test_conflicts_without_the_seed_name_no_demand() -> None:

@@ -107,6 +107,8 @@ def test_count_phrase(text: str, phrase: str, certain: int, possible: int) -> No
         ("# Heading\nOne.\n\nTwo", 2),
         ("* a\n* b\n* c", 0),
         ("* One.\n* Two. Three.\n1. Four.", 4),
+        ('"* a\n* b"', 0),
+        ('"* One.\n* Two."\n\n"# Three."\n"Four."', 3),
         ("One\ngoes on. Two", 2),
         ("One\n\nTwo", 2),
         ("他来了。她走了！", 2),
@@ -129,10 +131,37 @@ def test_sentences(text: str, expected: int) -> None:
         ("a *** b", "***", 2),
         ("a\n\nb", "***", 1),
         ("***\na\n***", "***", 1),
+        ("Three things:\n\n* a\n* b\n\nThat is all.", None, 2),
+        ("1. One thing.\n\n2. Another thing.", None, 2),
+        ('"# a"\n\n"b"', None, 1),
     ],
 )
 def test_paragraphs(text: str, divider: str | None, expected: int) -> None:
     assert len(paragraphs(text, divider)) == expected
+
+
+LINES = [
+    "",
+    "One. Two",
+    '"Three!"',
+    "* a",
+    '"- b. c',
+    "1. d.",
+    '# e"',
+    '"# f',
+    "***",
+    '"---"',
+    "<<g>>",
+    "J. BOND. X",
+    "。",
+]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=12).map("\n".join))
+def test_sentences_of_paragraphs_add_up(text: str) -> None:
+    parts = [sentences(part) for part in paragraphs(clean(text))]
+    assert all(parts)
+    assert [sentence for part in parts for sentence in part] == sentences(clean(text))
 
 
 # --- counts
@@ -382,6 +411,15 @@ def test_a_response_without_words_fails_everything(response: str) -> None:
 @pytest.mark.parametrize("response", ["Solution", "SOLUTION", "solution", "[[1]]", '"solution"', "Solution:"])
 def test_one_word_satisfies_no_limit_and_no_form(response: str) -> None:
     assert [s for s in EASY if s.low == 0 and s.kind not in (Kind.TITLE, Kind.JSON) and passes(s, response)] == []
+
+
+@pytest.mark.parametrize("seed", ['Output "formal" or "informal".', "Is it wet? Answer in one word."])
+def test_one_word_is_enough_where_the_seed_wants_one(seed: str) -> None:
+    for spec in (Spec(Kind.WORDS, high=10), Spec(Kind.COMMAS, high=0), Spec(Kind.LOWERCASE)):
+        assert verify(spec, "formal", seed_question=seed).outcome is Outcome.PASSED
+        assert verify(spec, "formal", seed_question="Is it wet?").outcome is Outcome.FAILED
+        assert verify(spec, ":", seed_question=seed).outcome is Outcome.FAILED
+    assert verify(Spec(Kind.WORDS, low=2), "formal", seed_question=seed).outcome is Outcome.FAILED
 
 
 def test_one_word_is_enough_where_one_is_allowed() -> None:
