@@ -176,6 +176,10 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
 
     counts: dict[str, float] = {}
 
+    def log(path: str, name: str, found: dict[str, int]) -> None:
+        _logger.info("%s: %s", path, ", ".join(f"{reason} {number}" for reason, number in found.items()))
+        counts.update({f"data/{name}/{reason}": float(number) for reason, number in found.items()})
+
     def read(name: str, path: str, limit: int | None) -> tuple[SeedQuestion, ...]:
         loaded = load_seeds(path, column=config.data.seed_column, max_characters=config.data.max_seed_characters)
         seeds = loaded.seeds if limit is None else loaded.seeds[:limit]
@@ -193,22 +197,19 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
             "too many tokens": len(seeds) - len(fitting),
             "above the limit": len(loaded.seeds) - len(seeds),
         }
-        _logger.info("%s: %s", path, ", ".join(f"{reason} {number}" for reason, number in found.items()))
-        counts.update({f"data/{name}/{reason}": float(number) for reason, number in found.items()})
+        log(path, name, found)
         return fitting
 
-    heldout = read_heldout(config, follower) if config.data.heldout is not None else []
+    heldout, num_beyond = read_heldout(config, follower) if config.data.heldout is not None else ([], 0)
     fitting = tuple(instruction for instruction in heldout if fits(follower_messages(follower, instruction)))
     if heldout and not fitting:
         raise ValueError(
             f"{config.data.heldout}: no prompt is short enough for "
             f"model.max_sequence_length={config.model.max_sequence_length}"
         )
-    if len(fitting) < len(heldout):
-        _logger.warning("%s: %d prompts are too long and left out", config.data.heldout, len(heldout) - len(fitting))
-    if heldout:
-        counts["data/held-out prompts/used"] = float(len(fitting))
-        counts["data/held-out prompts/too many tokens"] = float(len(heldout) - len(fitting))
+    if config.data.heldout is not None:
+        dropped = {"too many tokens": len(heldout) - len(fitting), "above the limit": num_beyond}
+        log(config.data.heldout, "held-out prompts", {"used": len(fitting), **dropped})
     seeds = read("seeds", config.data.seeds, config.data.max_seeds)
     return Material(
         seeds=seeds,
@@ -222,15 +223,16 @@ def load_material(config: Config, tokenizer: Tokenizer) -> Material:
     )
 
 
-def read_heldout(config: Config, template: FollowerTemplate) -> list[Instruction]:
-    """The held-out instructions, worded as the Follower's training prompts are."""
+def read_heldout(config: Config, template: FollowerTemplate) -> tuple[list[Instruction], int]:
+    """(the held-out instructions, worded as the Follower's training prompts are; how many are beyond the limit)."""
     assert config.data.heldout is not None
     instructions: list[Instruction] = []
-    for row in load_heldout(config.data.heldout)[: config.data.max_heldout_prompts]:
+    rows = load_heldout(config.data.heldout)
+    for row in rows[: config.data.max_heldout_prompts]:
         constraints = tuple(parse_constraint(text) for text in row.constraints)
         prompt = compose_prompt(template, row.seed_question, row.constraints)
         instructions.append(Instruction(row.seed_question, constraints, prompt))
-    return instructions
+    return instructions, len(rows) - len(instructions)
 
 
 def build_progress(settings: Settings, material: Material, paths: RunPaths) -> Progress:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from seif_nemo.config.algorithm import InstructorRewardConfig
 from seif_nemo.data.sampler import PhaseSampler
@@ -12,7 +13,9 @@ from seif_nemo.evolution.diversity import common_shares
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions
 from seif_nemo.evolution.grpo import RewardedRollout, run_training_phase
 from seif_nemo.evolution.sifting import sift, unfinished_share
+from seif_nemo.parallel.collectives import any_rank
 from seif_nemo.parallel.digest import digest_file
+from seif_nemo.parallel.topology import Topology
 from seif_nemo.roles.follower import follower_messages, follower_reward
 from seif_nemo.roles.instructor import draw_template, instructor_messages, instructor_reward, with_diversity
 from seif_nemo.roles.prompts import InstructorTemplate
@@ -59,13 +62,18 @@ def train_follower(context: Context, round: int) -> None:
 
 
 def read_kept(context: Context, round: int) -> list[KeptInstruction]:
-    """q.parquet of a round. Raises ChangedFileError if it is not the file that the ledger names."""
+    """q.parquet of a round. Raises ChangedFileError on all ranks if one of them does not see the ledger's file."""
     path = context.paths.instructions(round)
     entry = context.ledger.find(round, Phase.SYNTHESIS, context.ledger.next_step(round, Phase.SYNTHESIS) - 1)
     assert entry is not None, f"round {round} has no finished synthesis"
-    if digest_file(path) != entry.digests[path.name]:
+    if not all_see(path, entry.digests[path.name], context.topology):
         raise ChangedFileError(f"{path} is not the file that the synthesis of round {round} wrote: put that one back")
     return list(read_instructions(path, CODEC))
+
+
+def all_see(path: Path, digest: str, topology: Topology) -> bool:
+    """Whether the file of this digest is at `path` for every rank: a node may see less of a shared disk."""
+    return not any_rank(not path.is_file() or digest_file(path) != digest, topology)
 
 
 def phase_sampler(

@@ -16,14 +16,18 @@ class _Words:
         return [0] * sum(len(message.content.split()) for message in messages)
 
 
-def _load(tmp_path, *questions, max_sequence_length):
+def _load(tmp_path, *questions, max_sequence_length, max_heldout_prompts=None):
     (tmp_path / "seeds.txt").write_text("Why?\n")
     table = pa.table({"seed_question": questions, "constraint": [["be brief", "be kind"]] * len(questions)})
     pq.write_table(table, tmp_path / "heldout.parquet")
     config = Config(
         model=ModelConfig(path="base", max_sequence_length=max_sequence_length),
         roles=RolesConfig(instructor_templates=["tiny"], follower_template="tiny"),
-        data=DataConfig(seeds=str(tmp_path / "seeds.txt"), heldout=str(tmp_path / "heldout.parquet")),
+        data=DataConfig(
+            seeds=str(tmp_path / "seeds.txt"),
+            heldout=str(tmp_path / "heldout.parquet"),
+            max_heldout_prompts=max_heldout_prompts,
+        ),
     )
     return load_material(config, _Words())
 
@@ -34,6 +38,13 @@ def test_held_out_prompts_that_do_not_fit_are_left_out_and_counted(tmp_path):
     assert [constraint.text for constraint in material.heldout[0].constraints] == ["be brief", "be kind"]
     assert material.counts["data/held-out prompts/used"] == 1
     assert material.counts["data/held-out prompts/too many tokens"] == 1
+
+
+def test_held_out_prompts_beyond_the_limit_are_counted(tmp_path):
+    material = _load(tmp_path, "Who?", "Why?", "How?", max_sequence_length=40, max_heldout_prompts=2)
+    assert [instruction.seed for instruction in material.heldout] == ["Who?", "Why?"]
+    assert material.counts["data/held-out prompts/used"] == 2
+    assert material.counts["data/held-out prompts/above the limit"] == 1
 
 
 def test_a_held_out_set_of_which_nothing_fits_is_refused(tmp_path):
