@@ -117,7 +117,12 @@ def _read_scoped(text: str) -> Found | None:
     found = None if scoped is None else _read(scoped.text)
     if scoped is None or found is None or found.spec is None or not holds_in_part(found.spec.kind, scoped.scope):
         return None
-    if found.reading is not Reading.EQUIVALENT:
+    low, high = found.spec.low, found.spec.high
+    is_ban = high == 0 or (low == 0 and high is None and read_clause(scoped.text).negated)  # the latter of a case
+    is_limit = low == 0 and high is not None
+    if found.reading is not Reading.EQUIVALENT or (is_ban and not scoped.allows_ban):
+        return None
+    if scoped.limits_only and not is_limit:
         return None
     return Found(Reading.SCOPED, validate(replace(found.spec, scope=scoped.scope, index=scoped.index)))
 

@@ -4,7 +4,7 @@ The part is cut out, so that what is left is a demand on "the response", which t
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seif_nemo.types.constraints import Kind, Scope
 
@@ -47,15 +47,16 @@ _NUMBERED = re.compile(
     r"\bparagraph (?P<nth>one|two|three|four|five|[1-5])(?P<part>(?=)) (?=must|should|has|contains)",
     re.IGNORECASE,
 )
-# "... in each paragraph", "... per sentence": at the end.
+# "... in each paragraph", "... per sentence", "at most ... in a sentence": at the end.
 _TAIL = re.compile(
-    rf",? (?:(?:in|within|for|of|throughout|at|to) {_WHICH}|(?P<per>per|in a) ){_PART}{_OF}$", re.IGNORECASE
+    rf",? (?:(?:in|within|for|of|throughout|at|to) {_WHICH}|(?P<per>per) |(?P<some>in a) ){_PART}{_OF}$", re.IGNORECASE
 )
 _HEAD = re.compile(rf"(?:in|within|for) {_WHICH}{_PART}{_OF},? ", re.IGNORECASE)
 # Other parts, conditions and choices make the meaning of what is left unsure.
 _UNSURE = re.compile(
     r"\b(?:or|if|unless|except|either|when|where|but|title|heading|section|stanza|line|verse|step|example|both|other|"
-    r"alternat\w+|different|unique|consecutive|same|previous|next|new|at least one of|average)\b",
+    r"alternat\w+|different|unique|consecutive|same|previous|next|new|at least one of|average|total|together|altogether|"
+    r"combined|overall|collectively)\b",
     re.IGNORECASE,
 )
 _SENTENCES = re.compile(r"\bsentences?\b", re.IGNORECASE)
@@ -64,11 +65,17 @@ _ANY_PART = re.compile(r"\b(?:paragraph|sentence|bullet)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Scoped:
-    """A demand on the whole response that is meant for a part of it: every one, or the one at `index`."""
+    """A demand on the whole response that is meant for a part of it: every one, or the one at `index`.
+
+    Without `allows_ban` no ban is meant for it: "not in every sentence" is not "in no sentence".
+    With `limits_only` nothing but an upper bound or a ban is: "the word X in a sentence" is in one of them.
+    """
 
     text: str
     scope: Scope
     index: int | None
+    allows_ban: bool = True
+    limits_only: bool = False
 
 
 def holds_in_part(kind: Kind, scope: Scope) -> bool:
@@ -98,7 +105,9 @@ def _cut(rest: str, match: re.Match[str]) -> Scoped | None:
 def find_scope(text: str) -> Scoped | None:
     """The scope of normalised text, if it has exactly one, with the demand that is left without it."""
     if (tail := _TAIL.search(text)) is not None:
-        return _cut(text[: tail.start()], tail)
+        scoped = _cut(text[: tail.start()], tail)
+        is_every = tail["each"] is not None or tail["per"] is not None
+        return scoped and replace(scoped, allows_ban=not is_every, limits_only=tail["some"] is not None)
     if (head := _HEAD.match(text)) is not None:
         return _cut(text[head.end() :], head)
     place = _PLACE.search(text) or _NUMBERED.search(text)
@@ -106,6 +115,7 @@ def find_scope(text: str) -> Scoped | None:
         return None
     before = place.groupdict().get("before") or ""
     lead = text[: place.start()].strip()
-    if lead and not lead.endswith(":") and not before:
+    if lead and not before:
         return None
-    return _cut(f"{before}the response {text[place.end() :]}".strip(), place)
+    # What stands before the verb may turn it into its contrary.
+    return _cut(f"{lead} {before}the response {text[place.end() :]}".strip(), place)
