@@ -115,7 +115,7 @@ def _read_form(counts: Counts, spec: Spec) -> None:
         case Kind.LOWERCASE:
             counts.at_most(CAPITALS, 0, "all lowercase")
         case Kind.UPPERCASE:
-            counts.at_least(CAPITALS, 1, "all capital")
+            counts.at_least(CAPITALS, 1, "all capital")  # "I" and "A" alone are refused
         case Kind.JSON:
             for key in (BULLETS, NUMBERED, HEADINGS, TABLES):
                 counts.at_most(key, 0, "JSON has no such lines")

@@ -100,6 +100,8 @@ def _denials(spec: Spec) -> list[Spec] | None:
     """Specs of which every response that fails `spec` passes one; None where no spec says so."""
     if spec.kind not in COUNT_KINDS or spec.kind in _TWO_COUNTS:
         return None
+    if spec.kind is Kind.CAPITAL_WORDS and spec.low > 0:
+        return None  # "B" fails a demand for one and a ban on them; of more than a ban all rules hold for it, too
     denials: list[Spec] = []
     if spec.low > 0:
         denials.append(replace(spec, low=0, high=spec.low - 1))

@@ -65,6 +65,16 @@ def _is_lower(char: str) -> bool:
     return (char.islower() and char.upper() != char) or (char.istitle() and not char.isupper())
 
 
+# Single letters that are capitals in any text: a reader does not take them for words in capitals.
+_ALWAYS_CAPITAL = frozenset({"I", "A"})
+
+
+def _count_capitals(text: str, _: str) -> Counts:
+    """Words in capitals: for certain those of two letters, possibly "B" and "U2", but neither "I" nor "A"."""
+    found = [word for word in words(text) if word not in _ALWAYS_CAPITAL and is_capital(word)]
+    return sum(sum(map(str.isalpha, word)) > 1 for word in found), len(found)
+
+
 def _count_placeholders(text: str, _: str) -> Counts:
     return _same(sum(any(c.isalpha() for c in inner) and bool(words(inner)) for inner in _PLACEHOLDER.findall(text)))
 
@@ -104,7 +114,7 @@ COUNTERS: dict[Kind, Counter] = {
     Kind.KEYWORD: _count_keyword,
     Kind.KEYWORDS: _count_keywords,
     Kind.LETTER: lambda text, letter: _same(fold(text).count(fold(letter))),
-    Kind.CAPITAL_WORDS: lambda text, _: _same(sum(is_capital(word) for word in words(text))),
+    Kind.CAPITAL_WORDS: _count_capitals,
     Kind.COMMAS: lambda text, _: _same(sum(c in COMMAS for c in text)),
     Kind.MARKS: count_marks,
     Kind.DIGITS: lambda text, _: _same(sum(c.isdigit() for c in text)),
@@ -130,8 +140,8 @@ _NOUNS = {
 def _check_uppercase(text: str, _: str, code: str) -> str | None:
     if any(_is_lower(c) for c in text):
         return "has lowercase letters"
-    if not any(is_capital(word) for word in words(text)):
-        return "has no capital letters"
+    if _count_capitals(text, "")[1] == 0:
+        return "has no word in capitals but I and A" if any(map(str.isupper, text)) else "has no capital letters"
     return language_problem(text.lower(), code) if code else None  # profiles of languages are in small letters
 
 

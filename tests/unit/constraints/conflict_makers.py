@@ -139,6 +139,9 @@ _UNITS = (
     "J. B. X",
     "5 p.m.",
     "I",
+    "I A",
+    "B",
+    "XY",
     "!",
     "…",
     "ª",
@@ -228,7 +231,7 @@ def seed_response(rng: random.Random, specs: Sequence[Spec]) -> str:
         Kind.HEADINGS: "# x\n",
         Kind.PLACEHOLDERS: "[x] ",
         Kind.HIGHLIGHTS: "**x** ",
-        Kind.CAPITAL_WORDS: "X ",
+        Kind.CAPITAL_WORDS: rng.choice(["X ", "XY "]),
         Kind.COMMAS: ",",
         Kind.DIGITS: "7",
     }

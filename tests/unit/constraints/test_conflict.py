@@ -155,7 +155,7 @@ ODD_HARMONIES = [
     ((Spec(Kind.LETTER, low=6, text="f"), Spec(Kind.CHARACTERS, high=4)), "ﬃ ﬃﬃ"),  # ligatures fold to several letters
     ((Spec(Kind.STARTS_WITH, text="well"), Spec(Kind.PARAGRAPH_START, 1, 1, "sun", index=1)), "# well\n\nsun and moon"),
     ((Spec(Kind.MARKS, high=0), Spec(Kind.MARKDOWN)), "+ sun and moon"),
-    ((Spec(Kind.LANGUAGE, text="zh"), Spec(Kind.UPPERCASE)), "文文 A"),  # Chinese has no case, letters within it have
+    ((Spec(Kind.LANGUAGE, text="zh"), Spec(Kind.UPPERCASE)), "文文 B"),  # Chinese has no case, letters within it have
     ((Spec(Kind.WORDS, high=1), Spec(Kind.PARAGRAPH_START, 0, 1, "river", index=-1)), "river"),  # no limit on words
     # The quotation mark hides the heading in the whole; the last paragraph alone reads in capitals and has three.
     (

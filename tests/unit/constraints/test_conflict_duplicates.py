@@ -104,6 +104,7 @@ def test_subsumptions_go_one_way(stronger: Spec, weaker: Spec) -> None:
         (Spec(Kind.WORDS, low=50), Spec(Kind.WORDS, low=30, scope=EACH)),
         (Spec(Kind.MARKS, high=0, text="!"), Spec(Kind.COMMAS, high=0)),
         (Spec(Kind.WORDS, low=50), Spec(Kind.WORDS, high=30)),
+        (Spec(Kind.UPPERCASE), Spec(Kind.CAPITAL_WORDS, low=1)),  # "PLAN" is one, "B B" is none for certain
     ],
     ids=str,
 )

@@ -177,7 +177,7 @@ def test_sentences_of_paragraphs_add_up(text: str) -> None:
         (Kind.HIGHLIGHTS, "", "* item *one*\n* item", 1),
         (Kind.SECTIONS, "Section", "Section 1\nx\n## SECTION 2: y\n**Section III**\nsee section 4, Sections 5", 3),
         (Kind.LETTER, "e", "Eel, été E", 3),
-        (Kind.CAPITAL_WORDS, "", "I am NASA's, ÜBER-Gut, A.B. U2 2", 4),
+        (Kind.CAPITAL_WORDS, "", "I am NASA's, ÜBER-Gut, A.A. AA 2", 1),
         (Kind.COMMAS, "", "a, b，c、d; 1,000", 4),
         (Kind.WORDS, "", '"* Don\'t stop," she-devil said.', 4),
         (Kind.WORDS, "", "你好，世界！AI 很好。", 7),
