@@ -7,7 +7,6 @@ A kill at any moment leaves either the old or the new checkpoint under its name,
 `CheckpointStore` of the run removes. The directory must be one that all ranks see.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -29,6 +28,7 @@ from seif_nemo.checkpointing.manifest import (
     write_manifest,
 )
 from seif_nemo.checkpointing.state import StateWriter, load_state
+from seif_nemo.data.files import sync
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.collectives import any_rank, barrier, broadcast_int
 from seif_nemo.parallel.digest import digest_tensors, world_digest
@@ -73,7 +73,7 @@ class CheckpointStore:
         self._check_fence = check_fence or (lambda: None)
         self._token = f"{broadcast_int(time.time_ns(), topology):x}"  # an older attempt's names never clash with ours
         self._writer = StateWriter(topology)
-        self._on_main(lambda: _clean(root))
+        self._on_main(lambda: self._clean(root))
 
     def save(
         self, trainable: TrainableModel, bank: Residents, path: Path, *, with_optimizer: bool | None = None
@@ -228,38 +228,30 @@ class CheckpointStore:
 
     def _publish(self, temporary: Path, path: Path, manifest: Manifest) -> None:
         write_manifest(temporary, manifest)
-        _sync_directory(temporary)
+        sync(temporary)
         self._check_fence()
         replaced = self._hidden(path, _REPLACED)
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
-        _sync_directory(path.parent)
+        sync(path.parent)
         if replaced.exists():
             shutil.rmtree(replaced)
+
+    def _clean(self, root: Path) -> None:
+        """Remove what killed attempts left below `root`; put a checkpoint back whose replacement was not finished."""
+        self._check_fence()  # else it may be what a newer attempt is writing
+        for leftover in sorted(root.glob(f"**/.*{_TEMPORARY}*")):
+            shutil.rmtree(leftover)
+        for replaced in sorted(root.glob(f"**/.*{_REPLACED}*")):
+            path = replaced.with_name(replaced.name[1 : replaced.name.rindex(_REPLACED)])
+            if path.exists():
+                shutil.rmtree(replaced)
+            else:
+                replaced.rename(path)
 
     def _check_loaded(self, trainable: TrainableModel, path: Path, manifest: Manifest) -> None:
         own = digest_tensors(trainable.weight_buffers())
         loaded = world_digest(own, group=self._topology.world_group, device=self._topology.device)
         if loaded != manifest.weights_digest:
             raise CheckpointError(f"{path}: weights {loaded} after the load, {manifest.weights_digest} were saved")
-
-
-def _clean(root: Path) -> None:
-    """Remove what killed attempts left below `root`; put a checkpoint back whose replacement was not finished."""
-    for leftover in sorted(root.glob(f"**/.*{_TEMPORARY}*")):
-        shutil.rmtree(leftover)
-    for replaced in sorted(root.glob(f"**/.*{_REPLACED}*")):
-        path = replaced.with_name(replaced.name[1 : replaced.name.rindex(_REPLACED)])
-        if path.exists():
-            shutil.rmtree(replaced)
-        else:
-            replaced.rename(path)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seif_nemo.data.files import sync
 from seif_nemo.types.constraints import Constraint, Reading, Spec
 from seif_nemo.types.records import KeptInstruction, RejectedInstruction
 
@@ -293,8 +294,4 @@ def _write(path: Path, records: Sequence[Mapping[str, Any]], schema: pa.Schema) 
         file.flush()
         os.fsync(file.fileno())
     os.replace(scratch, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name too must survive a crash
-    finally:
-        os.close(folder)
+    sync(path.parent)

@@ -76,7 +76,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     tokenizer = load_tokenizer(settings.base_model)
     material = replace(load_material(config, tokenizer), digests=input_digests(config))
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
-    check_inputs(material.digests, ledger, config)
+    check_inputs(material.digests, ledger, config, topology)
     trainable = build_trainable(config, topology, architecture)
     bank = RoleBank(trainable, topology, [lambda: engine.invalidate_caches()])
     engine = MegatronEngine(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from seif_nemo.data.files import write_jsonl
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.diversity import common_shares, distinct_template_share
-from seif_nemo.evolution.files import write_jsonl
 from seif_nemo.evolution.gate import count_decisions, has_rule_conflict
 from seif_nemo.evolution.sifting import Sifted, sift, unfinished_share
 from seif_nemo.evolution.training_phases import write_instructions
@@ -53,7 +53,7 @@ def evaluate(context: Context, round: int) -> None:
         write_jsonl(
             context.paths.phase_samples(round, Phase.EVALUATION),
             [
-                _evaluation_row(instructions[first], rollouts[first], scores[first : first + count])
+                evaluation_row(instructions[first], rollouts[first], scores[first : first + count])
                 for first in range(0, len(instructions), count)
             ],
         )
@@ -71,7 +71,8 @@ def evaluation_values(
     for instruction, score in zip(instructions, scores, strict=True):
         for constraint, verdict in zip(instruction.constraints, score.verdicts, strict=True):
             if verdict.outcome is not Outcome.MISSING:
-                kind = "judged by model" if constraint.spec is None else constraint.spec.kind.value
+                ruled = constraint.spec if constraint.is_covered else None  # of other kinds a rule may say no alone
+                kind = "judged by model" if ruled is None else ruled.kind.value
                 passed_by_kind[kind].append(verdict.outcome is Outcome.PASSED)
     values = {
         "eval/num_responses": float(len(scores)),
@@ -88,9 +89,10 @@ def evaluation_values(
     return values
 
 
-def _evaluation_row(instruction: Instruction, rollout: Rollout, scores: Sequence[Score]) -> dict[str, object]:
-    """A prompt with the first of its answers and the follow rate of all."""
-    rates = [score.follow_rate for score in scores if score.follow_rate is not None]
+def evaluation_row(instruction: Instruction, rollout: Rollout, scores: Sequence[Score]) -> dict[str, object]:
+    """A prompt with the first of its answers and the follow rate of all, None if that of one is not known."""
+    rates = [score.follow_rate for score in scores]
+    known = [rate for rate in rates if rate is not None]
     return {
         "seed_question": instruction.seed,
         "prompt": instruction.prompt,
@@ -100,7 +102,7 @@ def _evaluation_row(instruction: Instruction, rollout: Rollout, scores: Sequence
             {"outcome": verdict.outcome.value, "source": verdict.source.value, "evidence": verdict.evidence}
             for verdict in scores[0].verdicts
         ],
-        "follow_rate": float(np.mean(rates)) if rates else None,
+        "follow_rate": float(np.mean(known)) if len(known) == len(rates) else None,
     }
 
 

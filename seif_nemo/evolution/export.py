@@ -19,4 +19,5 @@ def export_follower(context: Context, round: int) -> None:
             context.topology,
             target,
             source_dir=context.settings.base_model,
+            check_fence=context.ledger.check_fence,
         )

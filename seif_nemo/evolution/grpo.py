@@ -8,8 +8,8 @@ import numpy as np
 
 from seif_nemo.algorithms.advantages import group_advantages
 from seif_nemo.config.algorithm import Reference
+from seif_nemo.data.files import append_jsonl
 from seif_nemo.evolution.context import Context
-from seif_nemo.evolution.files import append_jsonl
 from seif_nemo.evolution.mismatch import check_mismatch
 from seif_nemo.protocols.engine import StaleWeightsError
 from seif_nemo.types.records import Phase, UnitKey
@@ -152,7 +152,7 @@ def throughput(values: dict[str, float], rewarded: Sequence[RewardedRollout]) ->
 
 def log_samples(context: Context, round: int, phase: Phase, step: int, rewarded: Sequence[RewardedRollout]) -> None:
     """A few rollouts of this step, spread over the groups, for people to read."""
-    if context.metrics is None:
+    if not context.may_write():
         return
     count = context.settings.evolution.samples_logged_per_step
     stride = max(1, len(rewarded) // max(1, count))

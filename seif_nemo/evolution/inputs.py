@@ -4,7 +4,8 @@ from pathlib import Path
 
 from seif_nemo.config.root import Config
 from seif_nemo.evolution.ledger import Ledger
-from seif_nemo.parallel.digest import digest_file, digest_folder_sample
+from seif_nemo.parallel.digest import digest_file, digest_folder_sample, odd_rank
+from seif_nemo.parallel.topology import Topology
 from seif_nemo.types.records import Phase
 
 
@@ -19,8 +20,15 @@ def input_digests(config: Config) -> dict[str, str]:
     return digests | {"model.path": digest_folder_sample(Path(config.model.path))}
 
 
-def check_inputs(digests: dict[str, str], ledger: Ledger, config: Config) -> None:
-    """Raises ValueError if an input is not what it was when this run began. The first evaluation's entry has them."""
+def check_inputs(digests: dict[str, str], ledger: Ledger, config: Config, topology: Topology) -> None:
+    """Raises ValueError if an input is not what it was when this run began (its first evaluation's entry says so).
+
+    Collective: raises on all ranks, too, if one of them sees another file or another ledger than the main rank.
+    """
+    for name, digest in (digests | {"ledger.jsonl": ledger.digest}).items():
+        rank = odd_rank(digest, group=topology.world_group, device=topology.device)
+        if rank is not None:
+            raise ValueError(f"{name} is not the same on rank {rank} as on rank 0: all nodes must see the same files")
     begun_with = ledger.find(0, Phase.EVALUATION)
     if begun_with is None:
         return

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from seif_nemo.evolution.files import append_line
+from seif_nemo.data.files import append_line
+from seif_nemo.parallel.digest import join_digests
 from seif_nemo.types.records import Phase, UnitKey
 
 
@@ -31,7 +32,8 @@ class FencedOutError(RuntimeError):
 class Ledger:
     """Reads on every rank, writes on the main rank only; all ranks append in step and so know the same entries.
 
-    Raises ValueError naming file and line for a damaged line that is not the last.
+    Raises ValueError naming file and line for a damaged line that is not the last, FencedOutError on the main rank if
+    a newer attempt has started.
     """
 
     def __init__(self, path: Path, *, attempt: int, writable: bool) -> None:
@@ -39,10 +41,17 @@ class Ledger:
         self._attempts = path.with_name("attempts")
         self._attempt = attempt
         self._writable = writable
+        if writable:
+            self.check_fence()  # a torn end may be a line that a newer attempt is writing
         self._entries = {entry.key: entry for entry in read_ledger(path, repair=writable)}
 
     def __iter__(self) -> Iterator[LedgerEntry]:
         return iter(self._entries.values())
+
+    @property
+    def digest(self) -> str:
+        """Digest of all entries: what this rank believes to be done."""
+        return join_digests([json.dumps(asdict(entry), sort_keys=True) for entry in self])
 
     def find(self, round: int, phase: Phase, step: int = 0) -> LedgerEntry | None:
         return self._entries.get(UnitKey(round, phase, step))

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from seif_nemo.config.root import Config
-from seif_nemo.evolution.files import write_whole
+from seif_nemo.data.files import write_whole
 from seif_nemo.evolution.ledger import read_ledger, take_attempt
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.parallel.collectives import any_rank, barrier, broadcast_int
@@ -32,6 +32,16 @@ _MAY_CHANGE = (
     "generation.max_batch_rows",
     "generation.warn_mismatch",
     "generation.max_mismatch",
+    "reward.max_missing_share",
+    "reward.min_questions_for_budget",
+    "reward.judge_endpoint",  # the same judge may be served elsewhere
+    "reward.judge_key_variable",
+    "reward.judge_timeout_s",
+    "reward.judge_concurrency",
+    "reward.judge_attempts",
+    "reward.judge_first_delay_s",
+    "reward.judge_max_delay_s",
+    "reward.judge_cache_entries",
 )
 _PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "hydra-core", "numpy", "pyarrow")
 
@@ -63,6 +73,9 @@ def _check_same(config: Config, paths: RunPaths) -> None:
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key) and not key.startswith(_MAY_CHANGE)
     ]
+    judges = [values.get("reward.judge_endpoint") for values in (then, now)]
+    if judges.count(None) == 1:  # another judge, not another address of the same
+        changed.append(f"reward.judge_endpoint: {judges[0]} is now {judges[1]}")
     if changed:
         raise ValueError(
             f"{paths.root} holds a run of another configuration ({'; '.join(changed)}): "

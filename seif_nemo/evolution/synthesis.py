@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seif_nemo.constraints.parse import parse_constraint
+from seif_nemo.data.files import write_jsonl
 from seif_nemo.data.store import write_instructions as write_kept
 from seif_nemo.data.store import write_rejected
 from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.diversity import common_shares, distinct_template_share
-from seif_nemo.evolution.files import write_jsonl
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions, has_rule_conflict
 from seif_nemo.evolution.sifting import sift, unfinished_share
-from seif_nemo.evolution.training_phases import write_instructions
-from seif_nemo.parallel.digest import digest_file
+from seif_nemo.evolution.training_phases import ChangedFileError, write_instructions
+from seif_nemo.parallel.digest import digest_file, join_digests, odd_rank
 from seif_nemo.roles.instructor import draw_template
 from seif_nemo.types.constraints import Instruction
 from seif_nemo.types.records import (
@@ -100,7 +100,10 @@ class Merged:
 
 
 def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
-    """Write both parquet files from all parts. Every rank reads the parts and so knows the result."""
+    """Write both parquet files from all parts. Every rank reads the parts and so knows the result.
+
+    Raises ChangedFileError on all ranks if one of them does not see what the main rank wrote.
+    """
     digest = context.bank.digest(Resident.INSTRUCTOR)
     kept: list[KeptInstruction] = []
     passed: list[Instruction] = []  # with repetitions: what the Instructor narrows down to must show
@@ -125,6 +128,11 @@ def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
         write_kept(paths[0], kept, CODEC)
         write_rejected(paths[1], rejected)
     context.sync()
+    digests = {path.name: digest_file(path) for path in paths}
+    sight = join_digests([*digests.values(), str(len(kept)), str(len(rejected))])
+    rank = odd_rank(sight, group=context.topology.world_group, device=context.topology.device)
+    if rank is not None:
+        raise ChangedFileError(f"rank {rank} reads other parts of round {round} below {paths[0].parent} than rank 0")
     refuse_scraps(kept, rejected, min_kept_share=context.settings.evolution.min_kept_share, where=str(paths[1]))
     instructions = [Instruction(row.seed_question, row.constraints, row.prompt) for row in kept]
     return Merged(
@@ -139,7 +147,7 @@ def merge_parts(context: Context, round: int, num_parts: int) -> Merged:
             f"synthesis/rejected/{reason}": float(count)
             for reason, count in sorted(Counter(row.reason.value for row in rejected).items())
         },
-        digests={path.name: digest_file(path) for path in paths},
+        digests=digests,
     )
 
 

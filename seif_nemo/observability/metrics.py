@@ -85,6 +85,7 @@ class MetricsWriter:
         written = os.write(self._fd, line)
         if written != len(line):
             raise OSError(f"{self._path}: only {written} of {len(line)} bytes were written; is the disk full?")
+        os.fsync(self._fd)  # the ledger's line follows, and no step is measured again
         if self._board is not None:
             self._board.write(metrics)
 

@@ -56,6 +56,12 @@ def gather_digests(digest: str, *, group: dist.ProcessGroup | None, device: torc
     return [bytes(rank_digest.tolist()).hex() for rank_digest in gathered]
 
 
+def odd_rank(digest: str, *, group: dist.ProcessGroup | None, device: torch.device) -> int | None:
+    """The first rank of `group` whose digest is not that of rank 0, the same on every rank. Collective."""
+    first, *others = gather_digests(digest, group=group, device=device)
+    return next((rank for rank, other in enumerate(others, start=1) if other != first), None)
+
+
 def join_digests(digests: Sequence[str]) -> str:
     """One digest of several, order included."""
     return hashlib.blake2b("\n".join(digests).encode(), digest_size=DIGEST_BYTES).hexdigest()

@@ -46,6 +46,7 @@ class Topology:
     data_group: ProcessGroup
     world_group: ProcessGroup
     last_stage_rank: int  # global rank of the last pipeline stage in this rank's pipeline group
+    collective_timeout_s: float  # a collective that waits longer raises
 
     @property
     def is_first_stage(self) -> bool:
@@ -111,6 +112,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         data_group=_group(parallel_state.get_data_parallel_group()),
         world_group=_group(dist.group.WORLD),
         last_stage_rank=parallel_state.get_pipeline_model_parallel_last_rank(),
+        collective_timeout_s=config.collective_timeout_s,
     )
 
 

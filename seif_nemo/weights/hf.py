@@ -1,6 +1,6 @@
 """Weights between Hugging Face directories and a Megatron model, at any tensor and pipeline parallelism."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,15 @@ def load_hf_weights(model: GPTModel, arch: Architecture, topology: Topology, hf_
 
 
 def export_hf(
-    model: GPTModel, arch: Architecture, topology: Topology, out_dir: str | Path, *, source_dir: str | Path
+    model: GPTModel,
+    arch: Architecture,
+    topology: Topology,
+    out_dir: str | Path,
+    *,
+    source_dir: str | Path,
+    check_fence: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write the model as a Hugging Face directory. Collective; global rank 0 writes.
+    """Write the model as a Hugging Face directory. Collective; global rank 0 writes, after `check_fence` lets it.
 
     Names, dtypes and the division into files are those of `source_dir`; its config, tokenizer and other files are
     copied. The directory appears whole under its name or not at all; one that is there already is replaced.
@@ -62,6 +68,7 @@ def export_hf(
         if writer is not None:
             try:
                 if failure is None:
+                    check_fence()
                     writer.commit()
             except Exception as error:
                 failure = error

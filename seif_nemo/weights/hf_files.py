@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from seif_nemo.data.files import sync
 from seif_nemo.models.architecture import read_json
 
 _SINGLE = "model.safetensors"
@@ -133,8 +134,8 @@ class HfWriter:
         """Flush everything to disk and put the directory in its place, over an older one if there is one."""
         assert not self._names, f"never written: {sorted(self._names)}"
         for path in self._temporary.iterdir():
-            _flush(path)
-        _flush(self._temporary)
+            sync(path)
+        sync(self._temporary)
         if self._out.exists():
             token = self._temporary.name.removeprefix(f".{self._out.name}.tmp-")
             retired = self._out.with_name(f".{self._out.name}.old-{token}")
@@ -143,7 +144,7 @@ class HfWriter:
             shutil.rmtree(retired)
         else:
             os.rename(self._temporary, self._out)
-        _flush(self._out.parent)
+        sync(self._out.parent)
 
     def abort(self) -> None:
         """Remove what was written."""
@@ -157,14 +158,6 @@ def _open(path: Path) -> safe_open:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _some(names: list[str]) -> str:

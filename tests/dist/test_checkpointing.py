@@ -385,6 +385,11 @@ def prune_and_fence(root: Path) -> list[list[str]]:
     assert store.verify(root / "step-10").digest == digest
     with pytest.raises(ValueError, match="keep=0"):
         store.prune(root, keep=0)
+    unfinished = root / ".step-12.tmp-1"  # of the attempt that has overtaken this one
+    unfinished.mkdir()
+    with pytest.raises(RuntimeError, match="overtaken"):
+        CheckpointStore(root, run.topology, check_fence=check_fence)
+    assert unfinished.is_dir()
     return names
 
 

@@ -47,6 +47,17 @@ def test_every_rank_gets_the_main_ranks_result_or_error(seconds: float, heartbea
         assert again == 5
 
 
+def _slow_work() -> str:
+    topology = build_topology(ParallelConfig(collective_timeout_s=2.0), seed=0, threads=1)
+    said = on_main_rank(lambda: time.sleep(3.5) or "done", topology)
+    shutdown(topology)
+    return said
+
+
+def test_the_heartbeat_is_quicker_than_a_collectives_time_out() -> None:
+    assert run_ranks(2, _slow_work) == ["done", "done"]
+
+
 def _judge(url: str) -> Any:
     topology = build_topology(ParallelConfig(), seed=0, threads=1, rendezvous_timeout_s=60)
     config = RewardConfig(

@@ -50,8 +50,23 @@ def test_what_all_words_begin_with_goes_to_the_prompt() -> None:
     assert [word.tolist() for _, word in pairs] == [tokenizer.encode(text).tolist() for text in (" yes", " no")]
     pairs = continuations(tokenizer, CHATS[1], "", ("note", "nope"))
     assert [word.tolist() for _, word in pairs] == [tokenizer.encode(text).tolist() for text in ("te", "pe")]
-    with pytest.raises(AssertionError, match="begins another"):
-        continuations(tokenizer, CHATS[1], "", ("no", "nope"))
+
+
+class Deaf(Characters):
+    """All texts are the same to it."""
+
+    def encode(self, text: str) -> TokenIds:
+        return np.array([3], dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "words"), [(Deaf(), WORDS), (Characters(), ("no", "nope")), (Characters(), ("no", "no"))]
+)
+def test_words_that_the_tokenizer_does_not_tell_apart_are_refused(
+    tokenizer: Characters, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match=rf"{words[0]!r}, {words[1]!r}.*'\[\[9 '.*reward\.judge_mode=generate"):
+        continuations(tokenizer, CHATS[1], "[[9 ", words)
 
 
 def _spoken(layout: Layout) -> Any:

@@ -11,7 +11,7 @@ from seif_nemo.observability.metrics import read_metrics
 from seif_nemo.observability.summary import value_of
 from seif_nemo.types.records import Phase
 from tests.chat_server import Reply, chat_server, said
-from tests.e2e.attempts import Attempt
+from tests.e2e.attempts import Attempt, num_ledger_lines, outcome, parquet_bytes
 from tests.e2e.test_resume import overrides
 
 WORLD_SIZE = 2
@@ -82,3 +82,39 @@ def test_a_remote_judge_is_asked_once_per_question_and_measured(
     assert len(known) >= 4 and 0.2 < sum(known) / len(known) < 0.8, "a coin is wrong half the time"
     (before, after) = [m for m in metrics if m.key.phase is Phase.EVALUATION]
     assert (value_of(before, "eval/missing"), value_of(after, "eval/missing")) == (0, 0)
+
+
+def test_a_run_goes_on_where_its_judge_is_served_now(
+    tiny_model: Path, heldout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        prompt = body["messages"][-1]["content"]
+        return said(f"[[{prompt.split('<<< ')[1][:8]} {'yes' if len(prompt) % 2 else 'no'}]]")
+
+    def run(name: str, url: str) -> Attempt:
+        arguments = with_judge(
+            tiny_model,
+            tmp_path / name,
+            heldout,
+            f"reward.judge_endpoint={url}",
+            "reward.judge_model=coin",
+            "reward.answers_per_instruction=2",
+            "algorithm.instructor_reward.kind=band",
+            "evolution.solvability_samples=2",
+        )
+        return Attempt(WORLD_SIZE, arguments, tmp_path / f"log-{name}")
+
+    monkeypatch.setenv("no_proxy", "*")
+    with chat_server(answer) as server:
+        assert run("whole", server.url).wait(timeout_s=240) == [0] * WORLD_SIZE
+    whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
+    for point in (2, 5, None):
+        with chat_server(answer) as server:  # at a port of its own each time
+            attempt = run("killed", server.url)
+            if point is None:
+                assert attempt.wait(timeout_s=240) == [0] * WORLD_SIZE, (tmp_path / "log-killed.0").read_text()
+            else:
+                assert attempt.wait_until(lambda point=point: num_ledger_lines(killed) >= point, timeout_s=120)
+                attempt.kill()
+    assert outcome(killed) == outcome(whole)
+    assert parquet_bytes(killed) == parquet_bytes(whole)

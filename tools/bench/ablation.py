@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from seif_nemo.evolution.files import write_whole
+from seif_nemo.data.files import write_whole
 from seif_nemo.evolution.ledger import read_ledger
 from seif_nemo.observability.metrics import latest, read_metrics
 from seif_nemo.observability.summary import value_of

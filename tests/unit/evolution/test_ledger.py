@@ -76,6 +76,24 @@ def test_an_overtaken_attempt_can_write_nothing(tmp_path):
     assert read_ledger(tmp_path / "ledger.jsonl") == []
 
 
+def test_an_overtaken_attempt_takes_no_unfinished_line_for_a_torn_one(tmp_path):
+    take_attempt(tmp_path / "attempts", {})
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(b'{"key": {"round": 0, "ph')  # what the newer attempt is writing
+    take_attempt(tmp_path / "attempts", {})
+    with pytest.raises(FencedOutError, match="attempt 1 of this run was overtaken by attempt 2"):
+        Ledger(path, attempt=1, writable=True)
+    assert path.read_bytes() == b'{"key": {"round": 0, "ph'
+
+
+def test_equal_entries_have_equal_digests(tmp_path):
+    ledger = _ledger(tmp_path)
+    empty = ledger.digest
+    ledger.append(UnitKey(0, Phase.EVALUATION, 0), digests={"data.seeds": "aa"})
+    assert ledger.digest != empty
+    assert Ledger(tmp_path / "ledger.jsonl", attempt=1, writable=False).digest == ledger.digest
+
+
 def test_attempts_that_start_together_get_numbers_of_their_own(tmp_path):
     numbers: list[int] = []
     start = threading.Barrier(8)
