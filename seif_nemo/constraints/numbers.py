@@ -13,9 +13,14 @@ _VALUES = {word: i for i, word in enumerate(_UNIT_WORDS.split())} | {
 }
 _SCALES = {"hundred": 100, "thousand": 1000}
 _DIGITS = r"\d{1,3}(?:,\d{3})++|\d++"
-_NUMBER_WORD = "|".join(sorted((*_VALUES, *_SCALES), key=len, reverse=True))
-# Several words make a number only where they follow one another directly ("two hundred and fifty").
-NUMBER = rf"(?:{_DIGITS}|a single|a hundred|(?:{_NUMBER_WORD})(?:(?:-| and | )(?:{_NUMBER_WORD}))*+\b)"
+# Words make a number in their order only: "two hundred and fifty", but neither "twenty twenty" nor "three and five".
+_TENS = (
+    rf"(?:(?:{'|'.join(_TEN_WORDS.split())})(?:[- ](?:{'|'.join(_UNIT_WORDS.split()[1:10])})\b)?"
+    rf"|(?:{'|'.join(sorted(_UNIT_WORDS.split(), key=len, reverse=True))}))"
+)
+_HUNDREDS = rf"(?:(?:(?:a|{_TENS})[- ])?hundred\b(?: (?:and )?{_TENS})?|{_TENS})"
+_THOUSANDS = rf"(?:(?:(?:a|{_HUNDREDS})[- ])?thousand\b(?: (?:and )?{_HUNDREDS})?|{_HUNDREDS})"
+NUMBER = rf"(?:{_DIGITS}|a single|{_THOUSANDS}\b)"
 
 _AT_LEAST = (
     "at least|at the least|at minimum|no fewer than|no less than|not fewer than|not less than|never fewer than|"

@@ -36,6 +36,12 @@ _IS_DEMAND = re.compile(
     r"exactly|less than|more than|fewer than|between|up to|\d|mandat\w+)\b",
     re.IGNORECASE,
 )
+# Under a label that forbids, "use the word X" says what is forbidden; only these say themselves what is wanted.
+_IS_OWN_DEMAND = re.compile(
+    r"(?:please |the |your |you |in your entire )*(?:(?:response|answer|words?),? )*(?:must|should|shall|do not|don't|"
+    r"never|avoid|refrain|no (?!more|less|fewer))\b",
+    re.IGNORECASE,
+)
 _COUNTS = re.compile(r"\b(?:count|limit|number|frequency|length)\b", re.IGNORECASE)
 
 # Purposes that demand nothing of their own.
@@ -73,7 +79,7 @@ RESPONSE = (
 )
 _PART_OF = re.compile(
     rf"\b(?:the|your|each of the|its) (?:(?:first|second|third|last|final|opening|new|revised|corrected|translated|"
-    rf"rewritten|generated|search|main|entire|whole|same|following|output|original|seed|closing) )*+"
+    rf"rewritten|generated|search|main|entire|whole|same|following|output|closing) )*+"
     rf"(?:{_PART})\b(?! (?:count|length|limit))",
     re.IGNORECASE,
 )
@@ -168,13 +174,15 @@ def without_label(text: str) -> str:
     """Normalised text without a label such as "Length constraint:" in front; unknown labels stay.
 
     A label that forbids or lists words stays where the rest is no demand of its own: in "Forbidden: lowercase letters"
-    and "Keywords: JSON" the label is what demands.
+    and "Keywords: JSON" the label is what demands. Under a label that forbids, only a modal verb or a negation makes one.
     """
     label = _LABEL.match(text)
     if label is None or label.end() >= len(text):
         return text
     rest, name = text[label.end() :].lstrip("* "), label["label"]
-    own = _FORBIDS.search(name) or _NAMED.search(name) or (_LISTS_WORDS.search(name) and not _COUNTS.search(name))
+    if _FORBIDS.search(name):
+        return text if _IS_OWN_DEMAND.match(rest) is None else rest
+    own = _NAMED.search(name) or (_LISTS_WORDS.search(name) and not _COUNTS.search(name))
     return text if own and _IS_DEMAND.match(rest) is None else rest
 
 
