@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from seif_nemo.constraints.ifeval import ONE_OF_OPTIONS, from_ifeval, to_ifeval
 from seif_nemo.constraints.language import detect_language
-from seif_nemo.constraints.punkt import split_sentences, tokens
+from seif_nemo.constraints.punkt import count_capital_tokens, split_sentences
 from seif_nemo.types.constraints import Definition, Kind, Spec
 from seif_nemo.types.verdicts import Outcome, Source, Verdict
 
@@ -235,7 +235,7 @@ def english_lowercase(_: Spec, response: str) -> Finding:
 
 def capital_word_frequency(spec: Spec, response: str) -> Finding:
     """change_case:capital_word_frequency: NLTK's tokens that are in capitals; a single letter is one too."""
-    return _bounded(spec, sum(token.isupper() for token in tokens(response)), "words in capitals")
+    return _bounded(spec, count_capital_tokens(response), "words in capitals")
 
 
 def no_comma(spec: Spec, response: str) -> Finding:

@@ -12,6 +12,7 @@ and take quadratic time until then.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 # Read with a stop after them, in small letters: titles, firms, months, days, states of the USA, units, initials.
@@ -84,7 +85,7 @@ OPENERS = frozenset(_OPENING_WORDS.split())
 IN_TITLES = frozenset(_TITLE_WORDS.split())
 ORDINARY = frozenset(_ORDINARY_WORDS.split())
 
-_ASCII_SPACE = " \t\n\r\x0b\x0c"
+_UP_TO_SPACE = re.compile(r"[\s\S]*[ \t\n\r\x0b\x0c]")
 _AFTER_WORD = r"[)\";}\]*:@'({\[?!]"  # what ends a word without white space
 _RUN = r"-{2,}|\.{2,}|(?:\.\s){2,}\."
 _WORD_END = rf"\s|$|{_AFTER_WORD}|{_RUN}|,(?=$|\s|{_AFTER_WORD}|{_RUN})"
@@ -127,6 +128,10 @@ def _piece(text: str) -> _Piece:
     return _Piece(text, kind if kind == "#" else stem, is_abbreviation=False, ends_sentence=True)
 
 
+_SHORT = 24  # characters of a word that is worth remembering
+_short_piece = lru_cache(4096)(_piece)
+
+
 def _opens_sentence(piece: _Piece) -> bool | None:
     """What the next word's first letter says; None if nothing."""
     if piece.text in (";", ":", ",", ".", "!", "?") or piece.text[0].islower():
@@ -151,7 +156,8 @@ def _is_break(piece: _Piece, following: _Piece) -> bool:
 
 
 def _holds_break(context: str) -> bool:
-    pieces = [_piece(text) for line in context.split("\n") for text in _PIECE.findall(line)]
+    texts = [text for line in context.split("\n") for text in _PIECE.findall(line)]
+    pieces = [_short_piece(text) if len(text) < _SHORT else _piece(text) for text in texts]
     return any(_is_break(piece, following) for piece, following in pairwise(pieces))
 
 
@@ -160,8 +166,8 @@ def _stops(text: str) -> Iterator[tuple[re.Match[str], str]]:
     start, end = 0, 0  # of the word before the last stop
     last: re.Match[str] | None = None
     for match in _END.finditer(text):
-        space = max(text.rfind(char, end + 1, match.start()) for char in _ASCII_SPACE)
-        new_start = space + 1 if space >= 0 else start
+        space = _UP_TO_SPACE.match(text, end + 1, match.start())
+        new_start = space.end() if space is not None else start
         if last is not None and end <= new_start:
             yield last, text[start:end] + last[0] + last["after"]
         last, start, end = match, new_start, match.start()
@@ -231,3 +237,13 @@ def tokens(text: str) -> list[str]:
     Not NLTK's tokens in all, but as many that hold a letter, and of the same letters.
     """
     return [word for sentence in split_sentences(text) for word in _words(sentence)]
+
+
+# Runs of words that can hold nothing in capitals and that no neighbour is read by.
+_SMALL = re.compile(r"(?<!\S)[A-Z]?[a-z]++[.,;:!?]?(?:\s++[A-Z]?[a-z]++[.,;:!?]?(?!\S))*+(?!\S)")
+
+
+def count_capital_tokens(text: str) -> int:
+    """How many of `tokens` are in capitals. Much quicker: runs of small words are not looked at."""
+    parts = (_SMALL.sub("x", sentence) for sentence in split_sentences(text))
+    return sum(word.isupper() for part in parts if part != part.lower() for word in _words(part))

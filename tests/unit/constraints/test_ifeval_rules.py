@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from seif_nemo.constraints.ifeval import FORMS
 from seif_nemo.constraints.ifeval_rules import RULES, check_ifeval, loose_variants
 from seif_nemo.constraints.language import detect_language
-from seif_nemo.constraints.punkt import split_sentences, tokens
+from seif_nemo.constraints.punkt import count_capital_tokens, split_sentences, tokens
 from seif_nemo.constraints.verify import verify
 from seif_nemo.types.constraints import Definition, Kind, Spec
 from seif_nemo.types.verdicts import Outcome, Source, Verdict
@@ -275,6 +275,14 @@ def test_tokens() -> None:
     assert tokens("I can't (USA), it's A.B. now: CANNOT.") == [
         *["I", "ca", "n't", "(", "USA", ")", ",", "it", "'s", "A.B", ".", "now", ":", "CAN", "NOT", "."]
     ]
+
+
+_PIECES = ["A", "I", "Foo", "the", "don't", "DON'T", "NASA's", "U.S.", "WANNA", "'TIS", "``", "CANNOT", "5B", "e.g."]
+
+
+@given(st.lists(st.sampled_from([*_PIECES, *"\"'.,:;?!()-\n", " ", " ", " ", " "]), max_size=24).map("".join))
+def test_skipping_small_words_changes_no_count_of_capitals(text: str) -> None:
+    assert count_capital_tokens(text) == sum(token.isupper() for token in tokens(text))
 
 
 # --- any response, any thread, any time
