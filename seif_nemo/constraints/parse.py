@@ -21,11 +21,12 @@ from seif_nemo.constraints.phrasing import (
 )
 from seif_nemo.constraints.readers import READERS
 from seif_nemo.constraints.readers_count import Found
+from seif_nemo.constraints.readers_words import CHANGES_WORD, IN_LANGUAGE
 from seif_nemo.constraints.readers_zh import is_chinese, read_chinese
 from seif_nemo.constraints.scopes import find_scope, holds_in_part
 from seif_nemo.constraints.specs import validate
 from seif_nemo.constraints.statements import is_statement, is_vacuous
-from seif_nemo.types.constraints import Constraint, Kind, Reading
+from seif_nemo.types.constraints import Constraint, Kind, Reading, Spec
 
 MAX_LENGTH = 600  # characters; a longer text is left to the judge unread
 
@@ -64,6 +65,16 @@ _EACH = re.compile(
     r"no|separated|related|about|discusses|focuses|describes|explains)",
     re.IGNORECASE,
 )
+# A part that does not count, wherever it is said.
+_EXEMPTS = re.compile(
+    r"(?:\b(?:not|without) |n't )(?:be |being )?(?:included|including|count|counted|counting|apply)\b|"
+    r"\b(?:exempt\w*|aside from|apart from|other than|(?:is|are) (?:fine|ok(?:ay)?)|acceptable|allowed|permitted|"
+    r"ignored?|disregard\w*|may)\b",
+    re.IGNORECASE,
+)
+_NOT_ALLOWED = re.compile(r"\b(?:no (?:\w+ ){1,4}?|not )(?:be )?(?:allowed|permitted)\b", re.IGNORECASE)
+_THAT_IN_LANGUAGE = re.compile(rf"(?:^|\b(?:it|them|word|words|phrase) ){IN_LANGUAGE}", re.IGNORECASE)
+_NAMED = frozenset({Kind.KEYWORD, Kind.KEYWORDS, Kind.BOLD, Kind.EMPHASIS, Kind.STARTS_WITH, Kind.ENDS_WITH})
 _UNSURE_OF_ALL = re.compile(r"\b(?:average|or|if|unless|except|per|either|optional\w*)\b", re.IGNORECASE)
 
 # What is more in a response than in each of its parts; what a part holds, the response holds too.
@@ -127,6 +138,13 @@ def _read_scoped(text: str) -> Found | None:
     return Found(Reading.SCOPED, validate(replace(found.spec, scope=scoped.scope, index=scoped.index)))
 
 
+def _changes_word(spec: Spec, more: str) -> bool:
+    """Whether what follows asks for a named word in another form ("in the past tense", "and write it in French")."""
+    if spec.kind not in _NAMED or spec.high == 0:
+        return False
+    return CHANGES_WORD.search(more) is not None or _THAT_IN_LANGUAGE.search(more) is not None
+
+
 def _read_part(text: str) -> Found | None:
     """A demand on "the title", "the sentence", "the explanation": whatever that is, it is in the response."""
     whole = without_part(text)
@@ -137,6 +155,8 @@ def _read_part(text: str) -> Found | None:
 
 def _read_first_clause(text: str) -> Found | None:
     """A spec that the text implies by its first clause, if what follows only adds to it."""
+    if _EXEMPTS.search(_NOT_ALLOWED.sub("", text)) is not None:
+        return None
     each = _EACH.search(text)
     if each is not None and _UNSURE_OF_ALL.search(text[: each.start()]) is None and "unless" not in text:
         counted = text[: each.start()].rstrip(" ,.;")
@@ -147,7 +167,7 @@ def _read_first_clause(text: str) -> Found | None:
         return None
     for joint in list(_JOINT.finditer(text))[:_MAX_JOINTS]:
         found = _read(text[: joint.start()].rstrip(" ,.;"))
-        if found is None or found.spec is None:
+        if found is None or found.spec is None or _changes_word(found.spec, text[joint.start() :]):
             continue
         # Without quotation marks nobody can tell where a phrase at an end stops.
         if OPEN in text[: joint.start()] or found.spec.kind not in (Kind.STARTS_WITH, Kind.ENDS_WITH):
@@ -162,6 +182,8 @@ def _read_modified(text: str) -> Found | None:
     for modifier in list(_MODIFIER.finditer(text))[:_MAX_JOINTS]:
         found = _at_least(_read(text[: modifier.start()].rstrip(" ,")))
         if found is not None and found.spec is not None:
+            if _changes_word(found.spec, text[modifier.end() :]):
+                return None
             trivial = found.spec.kind is Kind.WORDS and found.spec.low < _TRIVIAL_WORDS
             # "the term related to rivers": a word without quotation marks may go on.
             return None if trivial or found.spec.kind in (Kind.KEYWORD, Kind.LETTER) else found

@@ -200,6 +200,15 @@ def read_clause(text: str) -> Clause:
     )
 
 
+_LANGUAGES_TEXT = """
+english en chinese zh mandarin zh japanese ja korean ko french fr german de spanish es italian it portuguese pt
+dutch nl russian ru arabic ar hindi hi bengali bn turkish tr vietnamese vi thai th polish pl swedish sv greek el
+hebrew he ukrainian uk persian fa indonesian id danish da finnish fi norwegian no czech cs romanian ro hungarian hu
+urdu ur tamil ta telugu te marathi mr punjabi pa gujarati gu kannada kn malayalam ml nepali ne swahili sw tagalog tl
+"""
+LANGUAGE_CODES: dict[str, str] = dict(zip(_LANGUAGES_TEXT.split()[::2], _LANGUAGES_TEXT.split()[1::2], strict=True))
+LANGUAGE = "|".join(LANGUAGE_CODES)
+
 _TIMES_WORD = {"once": "1 times", "twice": "2 times", "thrice": "3 times"}
 _TIMES_PATTERN = re.compile(rf"{OPEN}[^{CLOSE}]*+{CLOSE}|\b(?:once|twice|thrice)\b", re.IGNORECASE)
 

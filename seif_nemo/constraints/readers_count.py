@@ -48,6 +48,8 @@ def bounded(kind: Kind, bound: Bound, bare: Bare, *, limiting: bool, text: str |
     low, high, reading = bound.low, bound.high, Reading.EQUIVALENT
     if bound.bare and limiting:
         low = 0
+    elif bound.bare and high == 0:
+        pass  # "0 commas" is a ban, not "at least 0 commas"
     elif bound.bare and bare is Bare.UNCLEAR:
         return None
     elif bound.bare and bare is Bare.AT_LEAST:
@@ -77,7 +79,7 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
     )
     banned = compile_pattern(rf"(?:any |the use of (?:any )?|use of (?:any )?|the )?(?:{noun}){tail}{TAIL}(?: at all)?")
     amount = (
-        rf"(?:the |a |an |your )?(?:total |overall |maximum )?(?:number of (?:{noun})|(?:{noun}) (?:count|limit))"
+        rf"(?:the |a |an |your )?(?:total |overall |(?P<most>maximum ))?(?:number of (?:{noun})|(?:{noun}) (?:count|limit))"
         rf"(?: (?:in|of|for) {RESPONSE})?"
     )
     number = compile_pattern(
@@ -86,7 +88,7 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
         rf"(?:{SECOND}(?: (?:{noun}))?)?"
     )
     limited = compile_pattern(
-        rf"(?:limit|limits|limited|restrict|cap|keep|maintain)(?: {amount}) (?:to |at |within |of )??{BEFORE}"
+        rf"(?P<verb>limit|limits|limited|restrict|cap|keep|maintain)(?: {amount}) (?P<by>to |at |within |of )??{BEFORE}"
         rf"(?: (?:{noun}))?{end}"
     )
     forbidden = compile_pattern(
@@ -101,13 +103,19 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
             negated = match is not None and (
                 match["negated"] is not None or (clause.negated and match.string == clause.rest)
             )
-            limiting = match is not None and (" limit" in sentence.lower() or match["limited"] is not None)
+            limiting = match is not None and (
+                " limit" in sentence.lower() or match["limited"] is not None or match["most"] is not None
+            )
             if match is None and (match := limited.fullmatch(sentence)) is not None:
-                limiting = True
+                # "Keep the count at 3" and "maintain a count of 3" mean 3 of them.
+                is_kept = match["verb"].lower() in ("keep", "maintain")
+                limiting = not is_kept or (match["by"] or "").lower() in ("to ", "within ")
         if match is not None:
             bound = parse_bound(match, negated=negated)
             if bound is None or (kind is Kind.CHARACTERS and not _is_text_length(bound)):
                 return None
+            if match.groupdict().get("most") is not None and bound.low > 0 and not bound.bare:
+                return None  # a maximum of at least 3
             return bounded(kind, bound, bare, limiting=limiting, text=text)
         is_ban = (clause.negated and banned.fullmatch(clause.rest)) or forbidden.fullmatch(sentence)
         if is_ban and kind not in NEVER_ZERO and not verb:

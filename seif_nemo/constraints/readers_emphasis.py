@@ -2,9 +2,9 @@
 
 import re
 
-from seif_nemo.constraints.phrasing import MODAL, Clause
+from seif_nemo.constraints.phrasing import MODAL, OPEN, Clause
 from seif_nemo.constraints.readers_count import BOLD, EMPHASIS, TAIL, Found, Reader, compile_pattern
-from seif_nemo.constraints.readers_words import PHRASES, phrases_in
+from seif_nemo.constraints.readers_words import PHRASES, is_choice, phrases_in
 from seif_nemo.constraints.specs import BOLD_MARK, MAX_TEXT
 from seif_nemo.types.constraints import Kind, Reading, Spec
 
@@ -67,7 +67,12 @@ def _read_phrases() -> Reader:
             listed = match["list"]
         phrases = phrases_in(listed or "")
         text = "\n".join(phrases)
-        if kind is None or not phrases or len(text) > MAX_TEXT or " or " in (listed or ""):
+        if (
+            kind is None
+            or not phrases
+            or len(text) > MAX_TEXT
+            or is_choice(listed or "", (listed or "").split(OPEN)[0])
+        ):
             return None
         return Found(kind[1], Spec(kind[0], text=text))
 

@@ -1,6 +1,6 @@
 """What holds of the whole response: case, title, quotation, JSON, markdown, language."""
 
-from seif_nemo.constraints.phrasing import MODAL, OBJECT, RESPONSE, Clause
+from seif_nemo.constraints.phrasing import LANGUAGE, LANGUAGE_CODES, MODAL, OBJECT, RESPONSE, Clause
 from seif_nemo.constraints.readers_count import BULLET_LIST, EXAMPLE, TAIL, Found, Reader, compile_pattern
 from seif_nemo.constraints.readers_words import HOLDS, is_holding
 from seif_nemo.types.constraints import Kind, Reading, Spec
@@ -52,7 +52,25 @@ def case(names: str, other: str) -> str:
     )
 
 
-_LOWER, _UPPER = r"lower[ -]?case|small", r"upper[ -]?case|capitals?|caps|block"
+_LOWER = r"lower[ -]?case|small(?= letters?)"
+_UPPER = r"upper[ -]?case|capital(?= letters?)|capitals|caps|block(?= letters?)"
+# "Mention all capitals": those of countries.
+_CAPITALS = compile_pattern(r"\bcapitals\b")
+_IN_CAPITALS = compile_pattern(r"\b(?:in|with|use|uses|using|be)(?: \w+){0,2} capitals\b")
+
+
+def cased(kind: Kind, names: str, other: str, *, ban: str, partly: frozenset[str]) -> Reader:
+    """Reader of a demand on the case of the whole response."""
+    reader = whole(kind, case(names, other), ban=ban, partly=partly)
+
+    def read(sentence: str, clause: Clause) -> Found | None:
+        if _CAPITALS.search(sentence) is not None and _IN_CAPITALS.search(sentence) is None:
+            return None
+        return reader(sentence, clause)
+
+    return read
+
+
 _WRAP = rf"(?:(?:be )?(?:wrap|wrapped|enclose|enclosed|surround|surrounded|place|placed)(?: {OBJECT})? )?"
 _FORMATTED = (
     r"(?:(?:be )?(?:formatted|wrapped|structured|presented|given|returned|encoded|wrap|structure|present|encode) )?"
@@ -65,17 +83,9 @@ _JSON = (
 
 # --- language
 
-_CODES_TEXT = """
-english en chinese zh mandarin zh japanese ja korean ko french fr german de spanish es italian it portuguese pt
-dutch nl russian ru arabic ar hindi hi bengali bn turkish tr vietnamese vi thai th polish pl swedish sv greek el
-hebrew he ukrainian uk persian fa indonesian id danish da finnish fi norwegian no czech cs romanian ro hungarian hu
-urdu ur tamil ta telugu te marathi mr punjabi pa gujarati gu kannada kn malayalam ml nepali ne swahili sw tagalog tl
-"""
-_CODES: dict[str, str] = dict(zip(_CODES_TEXT.split()[::2], _CODES_TEXT.split()[1::2], strict=True))
 _ONLY = r"(?:(?:only|entirely|completely|fully|exclusively|all) )?"
-_NAME = "|".join(_CODES)
 _MANNER = "plain|simple|formal|standard|proper|fluent|clear|american|british|modern"
-_LANGUAGE = rf"(?P<manner>(?:{_MANNER}) )?(?P<name>{_NAME})"
+_LANGUAGE = rf"(?P<manner>(?:{_MANNER}) )?(?P<name>{LANGUAGE})"
 
 
 def _read_language() -> Reader:
@@ -90,14 +100,14 @@ def _read_language() -> Reader:
 
     def read(sentence: str, clause: Clause) -> Found | None:
         match = labelled.fullmatch(sentence)
-        if match is None and not clause.negated and clause.verb not in _PARTLY | {"translate"}:
+        if match is None and not clause.negated and clause.verb not in _PARTLY:
             match = spoken.fullmatch(clause.rest) or (
                 spoken.fullmatch(f"use {clause.rest}") if clause.verb in _USING else None
             )
         if match is None:
             return None
         reading = Reading.EQUIVALENT if match["manner"] is None else Reading.NECESSARY
-        return Found(reading, Spec(Kind.LANGUAGE, text=_CODES[match["name"].lower()]))
+        return Found(reading, Spec(Kind.LANGUAGE, text=LANGUAGE_CODES[match["name"].lower()]))
 
     return read
 
@@ -165,15 +175,17 @@ _LIST = rf"{_AS}(?:{OBJECT} )?(?:in |using |as |with |into )?(?:the |a |markdown
 _MARK = r"(?:any |the )?(?:use of )?(?:any |kind of )?"
 
 FORM_READERS: tuple[Reader, ...] = (
-    whole(
+    cased(
         Kind.LOWERCASE,
-        case(_LOWER, _UPPER),
+        _LOWER,
+        _UPPER,
         ban=r"(?:any |the |all )?(?:capital|upper-?case|capitalized) (?:letters?|characters?)",
         partly=_PARTLY,  # every text has some small letters: to use them means to use no others
     ),
-    whole(
+    cased(
         Kind.UPPERCASE,
-        case(_UPPER, _LOWER),
+        _UPPER,
+        _LOWER,
         ban=r"(?:any |the |all )?lower[ -]?case (?:letters?|characters?)",
         partly=_PARTLY | _USING,
     ),

@@ -3,7 +3,7 @@
 import re
 
 from seif_nemo.constraints.numbers import AFTER, BEFORE, Bound, parse_bound
-from seif_nemo.constraints.phrasing import CLOSE, MODAL, OBJECT, OPEN, QUOTED, Clause, times
+from seif_nemo.constraints.phrasing import CLOSE, LANGUAGE, MODAL, OBJECT, OPEN, QUOTED, Clause, times
 from seif_nemo.constraints.readers_count import STATES, TAIL, Bare, Found, Reader, bounded, compile_pattern
 from seif_nemo.constraints.specs import MAX_TEXT
 from seif_nemo.types.constraints import Kind, Reading, Spec
@@ -21,14 +21,15 @@ TARGETS = rf"{_UNIT}(?:(?:,? (?:and |or )?|/|,)(?:(?:the |a )?{_NOUN} )?{_UNIT})
 PHRASES = rf"(?:(?:{_ADJECTIVE}|main) )*+(?:{_NOUN}:? )?{TARGETS}"
 _TARGET = (
     rf"(?:(?:{_THING}(?:of )?)?(?P<list>{TARGETS})"
-    r"|(?:the |a |any |this )?(?:exact |following |required |single )?(?P<thing2>key ?word|word|phrase|term|letter|"
-    r"character) "
+    r"|(?:the|this) (?:exact |following |required |single )?(?P<thing2>key ?word|word|phrase|term|letter|character) "
     r"(?P<bare>[^\W_][\w'\-]*+))"
 )
 # Words that after "the word" or "the phrase" belong to the sentence and are not the word itself.
 _NO_TARGET_WORDS = """
 count counts limit limits length frequency frequencies order choice bank cloud below above provided given specified
 listed mentioned following itself only once twice thrice times usage case
+often again somewhere anywhere everywhere elsewhere verbatim instead too also here there together repetition repetitions
+stuffing play salad association associations search searches family families
 """
 _NO_TARGET = frozenset(_NO_TARGET_WORDS.split())
 # Verbs that ask for a word among others; "be the word X" and "answer 'X'" ask for nothing else.
@@ -48,6 +49,29 @@ _TAKES_BACK = compile_pattern(
     r"less|fewer|more than|maximum|max|up to|limit\w*|at most|optional\w*|possible|appropriate|necessary|needed|any|"
     r"either|replac\w+|times?|once|twice|exactly|alternat\w+|synonyms?|similar|related|like|such)\b"
 )
+# After these it is another word or another form of it that is to be used.
+_FORM = "tense|forms?|plural|singular|participle|gerund|infinitive|comparative|superlative|passive"
+CHANGES_WORD = compile_pattern(
+    rf"\b(?:in (?:(?:the|its|their|an?) )?(?:\w+ ){{0,2}}?(?:{_FORM})(?! sentence| voice)|in reverse|reversed|backwards?|"
+    r"conjugat\w+|inflect\w+|misspel\w+|spel(?:led|t)(?! correctly)|transliterat\w+|anagram\w*|abbreviat\w+|"
+    r"acronym|initials|hyphenated|translated (?:in)?to|translate (?:it|them|the word|the phrase)|other than)\b"
+)
+IN_LANGUAGE = rf"in (?:the )?(?:{LANGUAGE}|latin|irish|welsh|catalan|pig latin|leetspeak|morse)\b"
+_IN_LANGUAGE = compile_pattern(rf"\b{IN_LANGUAGE}")
+
+
+def _takes_back(more: str) -> bool:
+    return any(pattern.search(more) is not None for pattern in (_TAKES_BACK, CHANGES_WORD, _IN_LANGUAGE))
+
+
+_ALL_OF = compile_pattern(r"\b(?:both|all)\b")
+_ANY_OF = compile_pattern(r"\bany\b")
+_CHOICE = compile_pattern(rf"{CLOSE}(?:,? or | ?/)")
+
+
+def is_choice(listed: str, before: str = "") -> bool:
+    """Whether not all of the quoted phrases of a list are meant, by what joins them or by the words before them."""
+    return _CHOICE.search(listed) is not None or _ANY_OF.search(before) is not None
 
 
 def phrases_in(text: str) -> list[str]:
@@ -64,12 +88,13 @@ def _target(match: re.Match[str], negated: bool) -> tuple[Kind, str, bool] | Non
         named = (
             phrases_in(match["list"]) if not is_letter else re.findall(rf"{OPEN}([^{CLOSE}]+){CLOSE}", match["list"])
         )
-        is_choice = re.search(rf"{CLOSE},? or ", match["list"], re.IGNORECASE) is not None
-        if not named or (is_choice and not negated):
+        before = match.string[match.start() : match.start("list")]
+        # "Not both" is not "neither".
+        if not named or (_ALL_OF.search(before) if negated else is_choice(match["list"], before)):
             return None
     else:
         named = [match["bare"]]
-        if named[0].lower() in _NO_TARGET or named[0].isdigit():
+        if named[0].lower() in _NO_TARGET or named[0].isdigit() or named[0].lower().endswith("ly"):
             return None
     if is_letter:
         letter = named[0].strip()
@@ -137,7 +162,7 @@ def _read_examples() -> Reader:
     def read(sentence: str, clause: Clause) -> Found | None:
         match = pattern.fullmatch(clause.rest) if clause.negated else None
         phrases = phrases_in(match["list"]) if match is not None else []
-        if not phrases:
+        if match is None or not phrases or _ALL_OF.search(match.string[: match.start("list")]):
             return None
         kind = Kind.KEYWORD if len(phrases) == 1 else Kind.KEYWORDS
         return Found(Reading.NECESSARY, Spec(kind, high=0, text="\n".join(phrases)))
@@ -165,13 +190,13 @@ def _read_required() -> Reader:
         if match is not None:
             bound = parse_bound(match, negated=False)
             phrases = phrases_in(match["list"])
-            if bound is None or bound.low != len(phrases) or "or " in match["list"].split(CLOSE, 1)[1]:
+            if bound is None or bound.low != len(phrases) or is_choice(match["list"]):
                 return None
         elif (match := labelled.fullmatch(sentence) or forbidden.fullmatch(sentence)) is not None:
             phrases = phrases_in(match["list"])
         else:
             return None
-        if not phrases:
+        if not phrases or (match.re is labelled and is_choice(match["list"])):
             return None
         kind = Kind.KEYWORD if len(phrases) == 1 else Kind.KEYWORDS
         if match.re is forbidden:
@@ -195,7 +220,7 @@ def _read_made_with() -> Reader:
         if match is None or match["list"] is None or (match["thing"] is None):
             return None
         target = _target(match, negated=False)
-        if target is None or target[0] is Kind.LETTER or (match["more"] and _TAKES_BACK.search(match["more"])):
+        if target is None or target[0] is Kind.LETTER or (match["more"] and _takes_back(match["more"])):
             return None
         return _use(target[0], target[1], Reading.NECESSARY)
 
@@ -217,7 +242,7 @@ def _read_used_somehow() -> Reader:
         if target is None or target[0] is Kind.LETTER:
             return None
         more = re.sub(rf"{OPEN}[^{CLOSE}]*+{CLOSE}", OPEN + CLOSE, match["more"])
-        if _TAKES_BACK.search(more) is not None and instead.fullmatch(match["more"]) is None:
+        if _takes_back(more) and instead.fullmatch(match["more"]) is None:
             return None
         bound = parse_bound(match, negated=False) if match["often"] is not None else Bound(1, None)
         if bound is None or bound.low < 1:
@@ -231,7 +256,8 @@ def _read_used_somehow() -> Reader:
 # --- the two ends
 
 _PLAIN_PHRASE = r"(?P<plain>[\w'\-]++(?: [\w'\-]++){0,7}+)"
-_NO_PHRASE_STARTS = "that which who whose where of from about in for to provided given below above you"
+_NO_PHRASE_STARTS = "that which who whose where of from about in for to provided given below above you "
+_NO_PHRASE_STARTS += "used like such found chosen spoken said written most as with similar related associated on at by"
 _NO_PHRASE_START = frozenset(_NO_PHRASE_STARTS.split())
 _NO_PHRASE_WORDS = "include use write add avoid must should response answer paragraph sentence each every"
 _NO_PHRASE_WORD = frozenset(_NO_PHRASE_WORDS.split())
@@ -242,8 +268,8 @@ _WHOLE_PHRASES = frozenset({"that is all", "that's all", "that is it", "that's i
 def phrase(kind: Kind, verb: str) -> Reader:
     """Reader of "VERB with the phrase P". Without quotation marks the noun must announce a word or a phrase."""
     noun = (
-        r"(?:(?:the|this|a|an|exact|following|closing|final|last|concluding|opening|specific) )*+"
-        r"(?:(?P<noun>phrase|words?|sentence|line|statement|text|expression|string)(?::| of)? ?)?"
+        r"(?P<which>(?:(?:the|this|a|an|exact|following|closing|final|last|concluding|opening|specific) )*+)"
+        r"(?:(?P<noun>phrase|words?|sentence|line|statement|text|expression|string)(?P<colon>:| of)? ?)?"
     )
     after = (
         r"(?:[,.;]? (?:and nothing (?:else )?(?:after(?: it| that)?|should follow(?: it)?)|with nothing after it|"
@@ -262,6 +288,10 @@ def phrase(kind: Kind, verb: str) -> Reader:
             text, thing = match["plain"], (match["noun"] or "").lower()
             parts = text.lower().split()
             if thing not in ("word", "words", "phrase") or (thing == "word" and len(parts) > 1):
+                return None
+            # "A phrase of thanks", "the phrase summing up ..." describe it.
+            is_definite = re.match(r"(?:the|this)\b", match["which"], re.IGNORECASE) is not None
+            if not is_definite or match["colon"] == " of" or any(part.endswith("ing") for part in parts[:2]):
                 return None
             open_ended = parts[0] in _NO_PHRASE_START or (len(parts) == 1 and parts[0] in _NO_TARGET)
             if (open_ended and text.lower() not in _WHOLE_PHRASES) or not _NO_PHRASE_WORD.isdisjoint(parts):
