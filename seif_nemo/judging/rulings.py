@@ -22,7 +22,8 @@ _NO_CONSTRAINT = Verdict(Outcome.MISSING, Source.RULE, "not a constraint", Why.N
 def judge_tasks(tasks: Sequence[Task], *, ask: AskQuestions | None = None, loose: bool = False) -> list[Score]:
     """One Score per task with one verdict per demand. All questions to the model go out in one call.
 
-    `loose` accepts an instruction id's specs if one of `ifeval_rules.loose_variants` satisfies them.
+    `loose` accepts the specs of an instruction id, or one given as such, if one of `ifeval_rules.loose_variants`
+    satisfies them; texts are judged strictly.
     """
     rows = [[_by_specs(task, demand, loose=loose) for demand in task.demands] for task in tasks]
     open_rows = [index for index, row in enumerate(rows) if None in row]
@@ -41,7 +42,7 @@ def is_undecided(demand: Demand) -> bool:
 
 
 def score_line(index: int, score: Score | None, error: str | None) -> bytes:
-    """One line of JSON: {"index", "verdicts", "follow_rate", "error"}. A verdict nobody could give has no source."""
+    """One line of JSON: {"index", "verdicts", "follow_rate", "error"}. "source" is null if nobody was asked."""
     verdicts = [
         {
             "verdict": verdict.outcome.value,

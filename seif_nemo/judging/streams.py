@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from seif_nemo.judging.rulings import judge_tasks, score_line
@@ -17,6 +18,7 @@ from seif_nemo.roles.judger import AskQuestions
 from seif_nemo.types.verdicts import Why
 
 MAX_LINE_BYTES = 8 * 2**20  # a longer line is a bad row, and is never held in memory
+_MAX_NAME_BYTES = 255  # of a file, on all usual file systems
 _BOM = b"\xef\xbb\xbf"
 _LINES_PER_JOB = 64
 _CHUNKS_AHEAD = 4  # per process: enough to keep all busy, few enough to keep memory constant
@@ -110,18 +112,27 @@ def judge_lines(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def file_status(path: Path) -> os.stat_result | None:
+    """What the system says of the file, or None if there is none. Raises OSError where it cannot even say that."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 @contextmanager
 def open_whole(path: Path) -> Generator[BinaryIO, None, None]:
     """A file for writing that gets its name only when the block ends well: else it is as if nothing was written.
 
-    What is no regular file, such as a pipe or /dev/null, is written directly.
+    What is no regular file, such as a pipe or /dev/null, is written directly. Raises OSError.
     """
-    if path.exists() and not path.is_file():
+    status = file_status(path)
+    if status is not None and not S_ISREG(status.st_mode):
         with path.open("wb") as stream:
             yield stream
         return
     target = path.resolve()  # a link stays a link
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = _partial(target)
     try:
         with partial.open("wb") as stream:
             yield stream
@@ -130,6 +141,15 @@ def open_whole(path: Path) -> Generator[BinaryIO, None, None]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(target: Path) -> Path:
+    """Where the file is written until it is whole: beside it, under its name as far as that leaves room."""
+    ending = f".{os.getpid()}.partial"
+    name = target.name
+    while len(os.fsencode(f".{name}{ending}")) > _MAX_NAME_BYTES:
+        name = name[:-1]
+    return target.with_name(f".{name}{ending}")
 
 
 def _parse(index: int, line: bytes | None) -> Task | str:

@@ -64,15 +64,20 @@ def parse_line(line: bytes) -> Task:
 
 
 def parse_object(text: str) -> dict[str, object]:
-    """The JSON object that `text` is. Raises ValueError for other JSON, NaN, infinities and a key given twice."""
+    """The JSON object that `text` is.
+
+    Raises ValueError for other JSON, NaN, infinities, a key given twice, and nesting deeper than Python can read.
+    """
     if not text.strip():
         raise ValueError("empty line, not a JSON object")
     try:
         value = cast(object, json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant))
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+    except RecursionError as error:
+        raise ValueError("JSON is nested too deeply") from error
     if not isinstance(value, dict):
-        raise ValueError(f"not a JSON object but {_kind(value)}")
+        raise ValueError(f"not a JSON object but {kind_of(value)}")
     return cast(dict[str, object], value)
 
 
@@ -117,9 +122,9 @@ def _from_ids(ids: Sequence[object], row: Mapping[str, object]) -> tuple[Demand,
     demands: list[Demand] = []
     for number, (name, values) in enumerate(zip(ids, kwargs, strict=True)):
         if not isinstance(name, str):
-            raise ValueError(f"{IDS}[{number}] must be a string, not {_kind(name)}")
+            raise ValueError(f"{IDS}[{number}] must be a string, not {kind_of(name)}")
         if values is not None and not isinstance(values, Mapping):
-            raise ValueError(f"{KWARGS}[{number}] must be an object or null, not {_kind(values)}")
+            raise ValueError(f"{KWARGS}[{number}] must be an object or null, not {kind_of(values)}")
         try:
             specs = from_ifeval(name, {} if values is None else cast(Mapping[str, object], values))
         except ValueError as error:
@@ -131,7 +136,7 @@ def _from_ids(ids: Sequence[object], row: Mapping[str, object]) -> tuple[Demand,
 def _from_text(where: str, value: object) -> Demand:
     text = cast(Mapping[str, object], value).get("text") if isinstance(value, Mapping) else value
     if not isinstance(text, str):
-        kind = _kind(cast(object, value))
+        kind = kind_of(cast(object, value))
         raise ValueError(f"{where} must be a string or an object with a string 'text', not {kind}")
     return Demand(constraint=_parsed(_checked(where, text)))
 
@@ -140,7 +145,7 @@ def _from_spec(where: str, value: object) -> Demand:
     try:
         fields = parse_object(value) if isinstance(value, str) else value
         if not isinstance(fields, Mapping):
-            raise ValueError(f"must be an object or its JSON, not {_kind(value)}")
+            raise ValueError(f"must be an object or its JSON, not {kind_of(value)}")
         return Demand(specs=(spec_from_fields({**_SPEC_DEFAULTS, **cast(Mapping[str, object], fields)}),))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
@@ -162,7 +167,7 @@ def _text(row: Mapping[str, object], key: str) -> str:
         raise ValueError(f"{key!r} is missing")
     value = row[key]
     if not isinstance(value, str):
-        raise ValueError(f"{key!r} must be a string, not {_kind(value)}")
+        raise ValueError(f"{key!r} must be a string, not {kind_of(value)}")
     return _checked(repr(key), value)
 
 
@@ -178,7 +183,7 @@ def _checked(where: str, text: str) -> str:
 def _list(row: Mapping[str, object], key: str) -> Sequence[object]:
     value = row[key]
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{key!r} must be a list, not {_kind(value)}")
+        raise ValueError(f"{key!r} must be a list, not {kind_of(value)}")
     return cast(Sequence[object], value)
 
 
@@ -190,16 +195,18 @@ def _near_key(row: Mapping[str, object]) -> str:
     return ""
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What JSON calls the value, such as "a list", for messages."""
     names: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in found if keys.count(key) > 1)!r} is given twice")
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key!r} is given twice")
+        found[key] = value
     return found
 
 

@@ -5,7 +5,7 @@ import re
 import sys
 import types
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -48,6 +48,36 @@ def test_a_bad_row_among_rows_is_named() -> None:
         api.judge_rows([{"response": "a", **IDS}, IDS])
 
 
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        (None, "not an object but null"),
+        ("{}", "not an object but a string"),
+        (3, "not an object but a number"),
+        ([1], "not an object but a list"),
+    ],
+)
+def test_a_row_that_is_no_object_is_named(row: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^row 1: {message}$"):
+        api.judge_rows([{"response": "a", **IDS}, row])
+    with pytest.raises(ValueError, match=rf"^{message}$"):
+        api.undecided(row)
+
+
+def nested(depth: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_row_that_is_nested_too_deeply_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^row 0: nested too deeply$"):
+        api.judge_rows([{"response": "a", "mine": nested(100_000), **IDS}])
+    with pytest.raises(ValueError, match=r"^ground_truth: JSON is nested too deeply$"):
+        api.compute_score("x", "a", '{"a": ' + "[" * 100_000)
+
+
 def test_which_constraints_rules_leave_open() -> None:
     assert api.undecided(WARM) == [1]
     assert api.undecided(IDS) == []
@@ -81,11 +111,15 @@ def test_verl_gets_an_error_or_the_users_number_for_a_missing_verdict() -> None:
         api.compute_score("mine", "one, two", json.dumps(WARM))
     result = api.compute_score("mine", "one, two", json.dumps(WARM), missing_score=0.25)
     assert result == {"score": 0.25, "missing": 1.0, "passed": 1.0, "failed": 0.0}
+    for value in (-1, cast(float, np.float32(-1))):
+        score = api.compute_score("mine", "one, two", json.dumps(WARM), missing_score=value)["score"]
+        assert (score, type(score)) == (-1.0, float)
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, True, math.nan, math.inf])
-def test_a_missing_verdict_is_worth_neither_0_nor_1(value: float) -> None:
-    with pytest.raises(ValueError, match=r"missing_score=.* must be a finite number other than 0 and 1"):
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, True, math.nan, math.inf, "0", "0.5", [0.5], 2j])
+def test_a_missing_verdict_is_worth_neither_0_nor_1(value: Any) -> None:
+    expected = re.escape(f"missing_score={value!r} must be a finite number other than 0 and 1")
+    with pytest.raises(ValueError, match=expected):
         api.compute_score("mine", "one, two", json.dumps(IDS), missing_score=value)
     with pytest.raises(ValueError, match=r"missing_reward=.* must be a finite number other than 0 and 1"):
         api.nemo_rl_rewards([], [], missing_reward=value)
@@ -96,11 +130,13 @@ def test_a_missing_verdict_is_worth_neither_0_nor_1(value: float) -> None:
     [
         ("18", "not a JSON object but a number"),
         ("no", "not JSON"),
+        ([1], "^ground_truth: not an object but a list$"),
+        (None, "^ground_truth: not an object but null$"),
         ({"response": "x", **IDS}, "'response' is given twice"),
         ({}, "none of"),
     ],
 )
-def test_a_ground_truth_that_is_no_row_is_an_error(truth: str | dict[str, object], message: str) -> None:
+def test_a_ground_truth_that_is_no_row_is_an_error(truth: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         api.compute_score("mine", "one", truth)
 
@@ -152,6 +188,8 @@ def test_trl_columns_of_another_length_and_bad_rows_are_errors() -> None:
         api.trl_reward(prompts=["a", "b"], completions=["a", "b"], specs=[[{"kind": "words", "low": 1}], []])
     with pytest.raises(ValueError, match="row 0: 'response' is missing"):
         api.trl_reward(prompts=["a"], completions=[[{"role": "tool", "content": "a"}]], specs=[[{"kind": "json"}]])
+    with pytest.raises(ValueError, match=r"^row 1: a message must be an object .*, not null$"):
+        api.trl_reward(prompts=["a", "a"], completions=["a", [None]], specs=[[{"kind": "json"}]] * 2)
 
 
 # --- NeMo-RL
@@ -166,6 +204,12 @@ def test_nemo_rl_judges_the_last_answer() -> None:
     assert api.nemo_rl_rewards(logs, [IDS, IDS]) == [0.0, 1.0]
     with pytest.raises(ValueError, match="'metadata' has 1 entries but 'message_log_batch' has 2"):
         api.nemo_rl_rewards(logs, [IDS])
+    with pytest.raises(ValueError, match=r"^row 1: not an object but null$"):
+        api.nemo_rl_rewards(logs, [IDS, None])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"^row 0: 'response' is given twice"):
+        api.nemo_rl_rewards(logs, [{"response": "a", **IDS}, IDS])
+    with pytest.raises(ValueError, match=r"^row 1: a message must be an object .*, not a string$"):
+        api.nemo_rl_rewards([logs[0], ["a"]], [IDS, IDS])  # type: ignore[list-item]
 
 
 def test_nemo_rl_gets_an_error_or_the_users_number_for_a_missing_verdict() -> None:

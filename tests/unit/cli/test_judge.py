@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,6 +104,101 @@ def test_a_file_that_cannot_be_read_is_code_2(tmp_path: Path, capsys: pytest.Cap
         pytest.skip("this system has no /dev/full")
     assert judge("--in", source, "--out", loop) == 2
     assert "No space left on device" in capsys.readouterr().err
+
+
+def shell(tmp_path: Path, line: str) -> tuple[int, str]:
+    """The code and the words on stderr of `judge` as a shell starts it: `line` has its arguments and redirections."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["sh", "-c", f"{shlex.join(COMMAND)} {line}"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, timeout=120)
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize(
+    "source, out", [("-", "rows"), ("-", "link"), ("rows", "-"), ("link", "-"), ("-", "-"), ("pipe", "pipe")]
+)
+def test_a_stream_that_is_the_other_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: str, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = write_rows(Path("rows"), GOOD)
+    Path("link").symlink_to(rows)
+    os.mkfifo("pipe")
+    before = rows.read_bytes()
+    with rows.open() as stdin, rows.open("a") as stdout:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert judge("--in", source, "--out", out, "--force") == 2
+    assert capsys.readouterr().err == f"seif_nemo: --out {out} is the same file as --in\n"
+    assert rows.read_bytes() == before
+
+
+def test_streams_of_two_files_or_of_one_device_are_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out = write_rows(tmp_path / "rows", GOOD), tmp_path / "out"
+    for source, target in ((rows, out), (Path(os.devnull), Path(os.devnull))):
+        with source.open() as stdin, target.open("w") as stdout:
+            monkeypatch.setattr("sys.stdin", stdin)
+            monkeypatch.setattr("sys.stdout", stdout)
+            assert judge("--in", "-", "--out", "-") == 0
+    assert [row["follow_rate"] for row in read(out)] == [1.0]
+    assert capsys.readouterr().err == ""
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "source, out, message",
+    [
+        (LONG, "out", f"--in {LONG}: File name too long"),
+        ("rows", LONG, f"--out {LONG}: File name too long"),
+        ("loop", "out", "--in loop: Too many levels of symbolic links"),
+        ("rows", "loop", "--out loop: Too many levels of symbolic links"),
+        ("rows", "loop/out", "--out loop/out: Too many levels of symbolic links"),
+        ("rows/no", "out", "--in rows/no: there is no such file"),
+        ("-", "out", "--in -: it is closed"),
+        ("rows", "-", "--out -: it is closed"),
+        ("/proc/self/mem", "out", "--in /proc/self/mem: Input/output error; out is not written"),
+    ],
+)
+def test_files_of_no_use_are_code_2_and_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    out: str,
+    message: str,
+) -> None:
+    if source.startswith("/") and not Path(source).exists():
+        pytest.skip(f"this system has no {source}")
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("rows"), GOOD)
+    Path("loop").symlink_to("loop")
+    with monkeypatch.context() as closed:
+        closed.setattr("sys.stdin", None)
+        closed.setattr("sys.stdout", None)
+        assert judge("--in", source, "--out", out) == 2
+    assert capsys.readouterr().err == f"seif_nemo: {message}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loop", "rows"]
+
+
+def test_streams_that_a_shell_closed_or_cannot_be_used(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows", 5)
+    assert shell(tmp_path, "--in - --out out <&-") == (2, "seif_nemo: --in -: it is closed\n")
+    assert shell(tmp_path, "--in rows --out - > out 2>&-") == (1, "")
+    assert len(read(tmp_path / "out")) == 1
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    expected = "seif_nemo: --out -: No space left on device; the output ends early\n"
+    assert shell(tmp_path, "--in rows --out - > /dev/full") == (2, expected)
+
+
+def test_a_name_of_245_letters_can_be_written(tmp_path: Path) -> None:
+    source, out = write_rows(tmp_path / "rows", GOOD), tmp_path / ("x" * 245)
+    assert judge("--in", source, "--out", out) == 0
+    assert [row["follow_rate"] for row in read(out)] == [1.0]
 
 
 class Endpoint:

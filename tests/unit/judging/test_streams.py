@@ -106,6 +106,24 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("out.jsonl", b"half whole")]
 
 
+@pytest.mark.parametrize("name", ["x" * 245, "x" * 255, "é" * 127])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+    with open_whole(tmp_path / name) as stream:
+        stream.write(b"new")
+        [partial] = tmp_path.iterdir()
+        assert partial.name.endswith(f".{os.getpid()}.partial")
+        assert partial.name.startswith(f".{name[:100]}")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"new")]
+
+
+def test_a_link_to_itself_is_an_error_of_the_file(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match="symbolic links"), open_whole(loop):
+        pass
+    assert loop.is_symlink()
+
+
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"old")

@@ -1,5 +1,6 @@
 import json
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -113,6 +114,22 @@ def test_a_number_of_too_many_digits_is_an_error_of_the_row() -> None:
         parse_line(b'{"response": ' + b"9" * 5000 + b"}")
 
 
+def test_the_first_key_given_twice_is_named_in_one_pass() -> None:
+    """Comparing all pairs of keys would take minutes here; the last key of many repeats."""
+    keys = [f"k{number}" for number in range(200_000)]
+    text = "{" + ", ".join(f'"{key}": 0' for key in [*keys, "k199999", "k0"]) + "}"
+    begin = time.process_time()
+    with pytest.raises(ValueError, match=r"^'k199999' is given twice$"):
+        parse_object(text)
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000])
+def test_json_that_is_nested_too_deeply_is_no_object(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^JSON is nested too deeply$"):
+        parse_object(text)
+
+
 def test_a_row_by_ids_has_one_demand_per_id() -> None:
     ids = ["keywords:existence", "length_constraints:number_words"]
     kwargs = [{"keywords": ["river", "bank"], "num_words": None}, {"num_words": 5.0, "relation": "less than"}]
@@ -143,6 +160,7 @@ def test_specs_may_be_objects_or_their_json_and_leave_out_defaults() -> None:
 def test_the_reasoning_is_no_part_of_the_response() -> None:
     assert parse_line(line(response="<think>a, b</think>no comma", **IDS)).response == "no comma"
     assert parse_line(line(response="<think>a, b", **IDS)).response == ""
+    assert parse_line(line(response="a, b</think>no comma", **IDS)).response == "no comma"
 
 
 def test_repeating_the_question_needs_the_question() -> None:
