@@ -9,13 +9,12 @@ be missing depends on the constraint alone: `undecided` finds such constraints b
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from numbers import Real
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from seif_nemo.config.reward import JudgeMode, RewardConfig
 from seif_nemo.config.roles import RolesConfig
+from seif_nemo.judging.endpoint import make_endpoint_judge
 from seif_nemo.judging.rulings import is_undecided, judge_tasks
 from seif_nemo.judging.tasks import (
     CONSTRAINTS,
@@ -27,7 +26,6 @@ from seif_nemo.judging.tasks import (
     SEED,
     SPECS,
     Task,
-    kind_of,
     parse_object,
     read_demands,
     read_task,
@@ -51,6 +49,7 @@ __all__ = [
     "undecided",
 ]
 
+_PAUSE_S = 30.0  # for which an endpoint that is down is left alone
 _ROW_KEYS = (*DEMANDS, KWARGS, SEED, PROMPT)
 
 
@@ -63,9 +62,8 @@ def judge_rows(
 ) -> list[Score]:
     """One Score per row; a row is what one line of the command's input holds. All questions go to `ask` in one call.
 
-    Without `ask`, what no rule covers is missing. `loose` is IFEval's loose criterion, for instruction ids and
-    specs; texts in `constraints` are always judged strictly. Raises ValueError that names the row and the key for a row
-    that cannot be read.
+    Without `ask`, what no rule covers is missing. `loose` is IFEval's loose criterion, for instruction ids.
+    Raises ValueError that names the row and the key for a row that cannot be read.
     """
     return judge_tasks([_read(index, row) for index, row in enumerate(rows)], ask=ask, loose=loose)
 
@@ -103,19 +101,22 @@ def endpoint_judge(
 ) -> AskQuestions:
     """A model behind an OpenAI-compatible endpoint (http://node:8000/v1), as the `ask` of the functions here.
 
-    `key_variable` names the environment variable that holds its key; `mode` is a `JudgeMode`. Unlike importing this
-    module, this call loads torch. Questions that get no answer are missing. Raises ValueError for arguments that do not
-    fit and, if it is tried out, JudgeUnavailableError for an endpoint of no use.
+    `key_variable` names the environment variable that holds its key; `mode` is a `JudgeMode`. Questions that get no
+    answer are missing; while the endpoint is down, all are for half a minute at a time. An interrupt ends a call at
+    once. Raises ValueError for arguments that do not fit and, if it is tried out, JudgeUnavailableError for an endpoint
+    of no use.
     """
-    from seif_nemo.components.remote_judge import make_remote_judge
-
     modes = [member.value for member in JudgeMode]
     if mode not in modes:
         raise ValueError(f"mode={mode!r} must be one of {modes}")
     config = RewardConfig(
-        judge_endpoint=endpoint, judge_model=model, judge_key_variable=key_variable, judge_mode=JudgeMode(mode)
+        judge_endpoint=endpoint,
+        judge_model=model,
+        judge_key_variable=key_variable,
+        judge_mode=JudgeMode(mode),
+        judge_pause_s=_PAUSE_S,
     )
-    judge = make_remote_judge(config, template=judger_template(RolesConfig().judger_template), run_seed=0)
+    judge = make_endpoint_judge(config, template=judger_template(RolesConfig().judger_template), run_seed=0)
     if try_out:
         try:
             judge.probe()
@@ -149,12 +150,8 @@ def compute_score(
     verl/experimental/reward_loop/reward_manager/naive.py of github.com/verl-project/verl.
     """
     _check_replacement("missing_score", missing_score)
-    try:
-        fields = parse_object(ground_truth) if isinstance(ground_truth, str) else ground_truth
-        row = {**_without_response(fields), RESPONSE: solution_str}
-    except ValueError as error:
-        raise ValueError(f"ground_truth: {error}") from error
-    task = read_task(_plain_row(row))
+    fields = parse_object(ground_truth) if isinstance(ground_truth, str) else ground_truth
+    task = read_task(_plain_row({**_without_response(fields), RESPONSE: solution_str}))
     score = judge_tasks([task], ask=ask, loose=loose)[0]
     counts = {outcome: sum(v.outcome is outcome for v in score.verdicts) for outcome in Outcome}
     return {
@@ -187,10 +184,10 @@ def make_trl_reward(*, ask: AskQuestions | None = None, loose: bool = False) -> 
         for key, values in {"prompts": prompts, **given}.items():
             if len(values) != len(completions):
                 raise ValueError(f"{key!r} has {len(values)} entries but 'completions' has {len(completions)}")
-        rows: list[dict[str, object]] = []
-        for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-            with _row(index):
-                rows.append({RESPONSE: _said(completion, role="assistant"), PROMPT: _said(prompt, role="user")})
+        rows: list[dict[str, object]] = [
+            {RESPONSE: _said(completion, role="assistant"), PROMPT: _said(prompt, role="user")}
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
         for index, row in enumerate(rows):
             row.update({key: values[index] for key, values in given.items()})
         return [score.follow_rate for score in judge_rows(rows, ask=ask, loose=loose)]
@@ -221,39 +218,23 @@ def nemo_rl_rewards(
     _check_replacement("missing_reward", missing_reward)
     if len(message_log_batch) != len(metadata):
         raise ValueError(f"'metadata' has {len(metadata)} entries but 'message_log_batch' has {len(message_log_batch)}")
-    rows: list[dict[str, object]] = []
-    for index, (log, fields) in enumerate(zip(message_log_batch, metadata, strict=True)):
-        with _row(index):
-            rows.append({**_without_response(fields), RESPONSE: _said(log, role="assistant")})
+    rows = [
+        {**_without_response(fields), RESPONSE: _said(log, role="assistant")}
+        for log, fields in zip(message_log_batch, metadata, strict=True)
+    ]
     scores = judge_rows(rows, ask=ask, loose=loose)
     return [_number(score, missing_reward, "missing_reward") for score in scores]
 
 
 def _read(index: int, row: Mapping[str, object]) -> Task:
-    with _row(index):
-        return read_task(_plain_row(row))
-
-
-@contextmanager
-def _row(index: int) -> Generator[None, None, None]:
-    """A ValueError of the block names the row."""
     try:
-        yield
+        return read_task(_plain_row(row))
     except ValueError as error:
         raise ValueError(f"row {index}: {shorten(str(error))}") from error
 
 
 def _plain_row(row: Mapping[str, object]) -> dict[str, object]:
-    try:
-        return {str(key): _plain(value) for key, value in _object(row).items()}
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _object(row: object) -> Mapping[str, object]:
-    if not isinstance(row, Mapping):
-        raise ValueError(f"not an object but {kind_of(row)}")
-    return cast(Mapping[str, object], row)
+    return {str(key): _plain(value) for key, value in row.items()}
 
 
 def _plain(value: object) -> object:
@@ -268,10 +249,10 @@ def _plain(value: object) -> object:
     return _plain(to_list()) if callable(to_list) else value
 
 
-def _without_response(fields: object) -> Mapping[str, object]:
-    if RESPONSE in _object(fields):
+def _without_response(fields: Mapping[str, object]) -> Mapping[str, object]:
+    if RESPONSE in fields:
         raise ValueError(f"{RESPONSE!r} is given twice: by the trainer and by the data set")
-    return _object(fields)
+    return fields
 
 
 def _said(turn: object, *, role: str) -> object:
@@ -280,7 +261,7 @@ def _said(turn: object, *, role: str) -> object:
         return turn
     for message in reversed(cast(Sequence[object], turn)):
         if not isinstance(message, Mapping):
-            raise ValueError(f"a message must be an object with 'role' and 'content', not {kind_of(message)}")
+            raise ValueError(f"a message must be an object with 'role' and 'content', not {type(message).__name__}")
         fields = cast(Mapping[str, object], message)
         if fields.get("role") == role:
             return _content(fields.get("content"))
@@ -296,16 +277,15 @@ def _content(content: object) -> object:
 
 
 def _check_replacement(name: str, value: float | None) -> None:
-    is_worth = isinstance(value, Real) and value not in (0, 1) and math.isfinite(value)
-    if value is not None and not is_worth:
-        raise ValueError(f"{name}={value!r} must be a finite number other than 0 and 1, which say failed and passed")
+    if value is not None and (value in (0, 1) or not math.isfinite(value)):
+        raise ValueError(f"{name}={value} must be a finite number other than 0 and 1, which say failed and passed")
 
 
 def _number(score: Score, replacement: float | None, name: str) -> float:
     if score.follow_rate is not None:
         return score.follow_rate
     if replacement is not None:
-        return float(replacement)
+        return replacement
     missing = [f"{n}: {v.evidence}" for n, v in enumerate(score.verdicts) if v.outcome is Outcome.MISSING]
     raise MissingVerdictError(
         f"no verdict on constraint {shorten('; '.join(missing))}. Find such rows with seif_nemo.api.undecided and "

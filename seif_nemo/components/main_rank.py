@@ -12,7 +12,8 @@ from seif_nemo.parallel.topology import Topology
 
 T = TypeVar("T")
 
-_HEARTBEAT_S = 5.0
+_MAX_HEARTBEAT_S = 5.0
+_HEARTBEATS_PER_TIMEOUT = 4  # some may be late
 _WORKING, _DONE = 0, 1
 
 
@@ -20,10 +21,11 @@ class MainRankError(RuntimeError):
     """The main rank's work raised. It raised the error itself there."""
 
 
-def on_main_rank(work: Callable[[], T], topology: Topology, *, heartbeat_s: float = _HEARTBEAT_S) -> T:
+def on_main_rank(work: Callable[[], T], topology: Topology, *, heartbeat_s: float | None = None) -> T:
     """What `work()` gives on the main rank, on every rank. Collective.
 
-    The others hear of the main rank every `heartbeat_s` seconds, so that long work runs into no collective's time-out.
+    The others hear of the main rank every `heartbeat_s` seconds, so that long work runs into no collective's time-out;
+    None: every 5 s, or more often where collectives time out within 20 s.
     If `work` raises, the main rank raises that and the others MainRankError. The result must pickle.
     """
     if dist.get_world_size(topology.world_group) == 1:
@@ -44,6 +46,8 @@ def on_main_rank(work: Callable[[], T], topology: Topology, *, heartbeat_s: floa
         except BaseException as error:
             errors.append(error)
 
+    if heartbeat_s is None:
+        heartbeat_s = min(_MAX_HEARTBEAT_S, topology.collective_timeout_s / _HEARTBEATS_PER_TIMEOUT)
     thread = threading.Thread(target=run, name="main-rank work", daemon=True)
     thread.start()
     state = _WORKING

@@ -86,12 +86,18 @@ def continuations(
 ) -> list[tuple[TokenIds, TokenIds]]:
     """(prompt ids, ids that make the difference) of each word after the chat and the opening.
 
-    A tokenizer may merge the opening's end with a word: what all tokenisations begin with goes to the prompt.
+    A tokenizer may merge the opening's end with a word: what all tokenisations begin with goes to the prompt. Raises
+    ValueError if nothing is left of one of them, as if two words are the same tokens.
     """
     wholes = [tokenizer.encode(opening + word) for word in words]
+    shortest = min(map(len, wholes))
     shared = 0
-    while len({int(whole[shared]) if shared < len(whole) else -1 for whole in wholes}) == 1:
+    while shared < shortest and len({int(whole[shared]) for whole in wholes}) == 1:
         shared += 1
-    assert all(len(whole) > shared for whole in wholes), f"one of {list(words)} begins another"
+    if shared == shortest:
+        raise ValueError(
+            f"the model's tokenizer does not tell the words {', '.join(map(repr, words))} apart after {opening!r}: "
+            "reward.judge_mode=logprob needs that; choose reward.judge_mode=generate"
+        )
     header = tokenizer.encode_chat(chat)
     return [(np.concatenate([header, whole[:shared]]), whole[shared:]) for whole in wholes]

@@ -40,6 +40,8 @@ class RewardConfig:
     judge_attempts: int = 4  # per question, if the endpoint fails
     judge_first_delay_s: float = 1.0  # before the second attempt; doubles with each, up to
     judge_max_delay_s: float = 30.0
+    judge_max_failures: int = 4  # questions in a row that the endpoint fails; then one is tried before others are asked
+    judge_pause_s: float = 0.0  # after so many failures no question is asked for as long
 
     def __post_init__(self) -> None:
         self._check_judge()
@@ -84,12 +86,27 @@ class RewardConfig:
             raise ValueError(f"reward.judge_first_delay_s={self.judge_first_delay_s} must be 0 or positive")
         if not 0 <= self.judge_max_delay_s < math.inf:
             raise ValueError(f"reward.judge_max_delay_s={self.judge_max_delay_s} must be 0 or positive")
+        if self.judge_max_failures < 1:
+            raise ValueError(f"reward.judge_max_failures={self.judge_max_failures} must be at least 1")
+        if not 0 <= self.judge_pause_s < math.inf:
+            raise ValueError(f"reward.judge_pause_s={self.judge_pause_s} must be 0 or positive")
 
     def _check_address(self, endpoint: str) -> None:
-        address = urlsplit(endpoint)
-        if "@" in address.netloc:  # not shown: it may hold a password
-            raise ValueError("reward.judge_endpoint holds a user name: give the key by reward.judge_key_variable")
-        if address.scheme not in ("http", "https") or not address.netloc or address.query or address.fragment:
+        if "@" in endpoint:  # not shown: it may hold a password
+            raise ValueError(
+                "reward.judge_endpoint holds a user name: give the key by reward.judge_key_variable "
+                "(and write an @ of the path as %40)"
+            )
+        if not (endpoint.isascii() and endpoint.isprintable()) or " " in endpoint:
+            raise ValueError(
+                f"reward.judge_endpoint={endpoint!r} must be printable ASCII without spaces; write others as in %C3%BC"
+            )
+        try:
+            address = urlsplit(endpoint)
+            fits = address.scheme in ("http", "https") and address.hostname and address.port != 0
+        except ValueError:  # brackets that do not match, a port that is none
+            fits = False
+        if not fits or "?" in endpoint or "#" in endpoint:
             raise ValueError(f"reward.judge_endpoint={endpoint} must look like http://node:8000/v1")
         if self.judging is Judging.rules:
             raise ValueError(f"reward.judge_endpoint={endpoint} has no effect with reward.judging=rules")

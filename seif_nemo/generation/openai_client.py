@@ -87,6 +87,11 @@ class OpenAIClient:
             raise self._unavailable(f"no connection: {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:  # time-outs and broken connections while reading
             raise self._unavailable(str(error) or type(error).__name__) from error
+        except ValueError:  # its text may hold the key in a form that `_hide` does not know
+            raise self._unavailable(
+                "the request cannot be sent: HTTP does not allow a character of the endpoint or the key",
+                retryable=False,
+            ) from None
 
     def _read(self, response: http.client.HTTPResponse, deadline: float) -> bytes:
         """The whole body. The socket's own time-out starts anew with every byte, so the time is watched here too."""

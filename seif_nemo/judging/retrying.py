@@ -24,7 +24,7 @@ class Backoff:
         return min(max(doubled, asked_for_s), self.max_delay_s)
 
 
-def with_retries(call: Callable[[], T], backoff: Backoff, *, sleep: Callable[[float], None] = time.sleep) -> T:
+def with_retries(call: Callable[[], T], backoff: Backoff, *, sleep: Callable[[float], object] = time.sleep) -> T:
     """What `call` gives in the end. Raises the last JudgeUnavailableError, at once if it cannot be retried."""
     for attempt in range(backoff.attempts - 1):
         try:

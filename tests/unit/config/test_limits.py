@@ -94,7 +94,12 @@ LIMITS = [
     ("reward.max_missing_share", [-0.1, 1.1, NAN], [0.0, 1.0]),
     ("reward.min_questions_for_budget", [0], [1]),
     ("reward.meter_questions", [-1], [0]),
-    ("reward.judge_endpoint", ["", "node:8000", "ftp://node/v1", "http://node/v1?key=1", "http://node/v1"], [None]),
+    (
+        "reward.judge_endpoint",
+        ["", "a:8", "ftp://a", "http://a?key=1", "http://a", "http://[", "http://a:x", "http://a:0", "http://a:65536"],
+        [None],
+    ),
+    ("reward.judge_endpoint", ["http://node/ü", "http://node/a b", "http://node\n", "http://nöde", "\x1b"], [None]),
     ("reward.judge_model", ["m"], [None]),
     ("reward.judge_key_variable", ["KEY"], [None]),
     ("reward.judge_timeout_s", [0.0, NAN, math.inf], [1.0]),
@@ -102,6 +107,8 @@ LIMITS = [
     ("reward.judge_attempts", [0], [1]),
     ("reward.judge_first_delay_s", [-1.0, NAN], [0.0]),
     ("reward.judge_max_delay_s", [-1.0, NAN, math.inf], [0.0]),
+    ("reward.judge_max_failures", [0], [1]),
+    ("reward.judge_pause_s", [-1.0, NAN, math.inf], [0.0]),
     ("reward.required_format", ["("], ["a+"]),
     ("roles.instructor_templates", [[]], [["tiny"]]),
     ("run.name", ["", ".", "..", "a/b"], ["a.b"]),
@@ -129,6 +136,7 @@ def test_a_judges_endpoint_needs_its_model_and_a_use_and_keeps_the_key_out():
         RewardConfig(judge_endpoint="https://node:8000/v1")
     with pytest.raises(ValueError, match=r"^reward\.judge_endpoint=.* has no effect with reward\.judging=rules"):
         RewardConfig(**fine, judging=Judging.rules)
-    with pytest.raises(ValueError, match=r"user name.*judge_key_variable") as caught:
-        RewardConfig(judge_endpoint="http://me:hush@node/v1", judge_model="m")
-    assert "hush" not in str(caught.value)
+    for endpoint in ("http://me:hush@node/v1", "http://me:hush@nöde/v1", "http://me:hush@℀/v1", "http://me:hush/@[/v1"):
+        with pytest.raises(ValueError, match=r"user name.*judge_key_variable") as caught:
+            RewardConfig(judge_endpoint=endpoint, judge_model="m")
+        assert "hush" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 import json
 import time
+import traceback
 
 import pytest
 
@@ -104,6 +105,16 @@ def test_nobody_there() -> None:
     with pytest.raises(JudgeUnavailableError, match="no connection") as caught:
         client(url).complete(CHAT, seed=1, max_new_tokens=2)
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize(("path", "key"), [("", "sk-SECRET\r"), ("", "sk-SECRET-€"), ("/ü", "sk-SECRET")])
+def test_what_http_cannot_send_is_an_error_without_the_key(path: str, key: str) -> None:
+    with chat_server(lambda _: said("")) as server, pytest.raises(JudgeUnavailableError) as caught:
+        client(server.url + path, key=key).complete(CHAT, seed=1, max_new_tokens=2)
+    assert str(caught.value) == "the request cannot be sent: HTTP does not allow a character of the endpoint or the key"
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+    assert not caught.value.retryable
+    assert server.requests == []
 
 
 def test_a_reply_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+import traceback
 from collections import Counter
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from seif_nemo.components.judge_cache import JudgeCounts, VerdictCache, ask_once
 from seif_nemo.components.missing_budget import TooManyMissingVerdictsError, check_missing
-from seif_nemo.components.remote_judge import RemoteJudge, make_remote_judge, word_probability
 from seif_nemo.config.reward import JudgeMode, RewardConfig
 from seif_nemo.generation.openai_client import TokenAlternatives
+from seif_nemo.judging.endpoint import EndpointJudge, make_endpoint_judge, word_probability
+from seif_nemo.judging.outage import Outage
 from seif_nemo.roles.judger import question_seed
 from seif_nemo.roles.prompts import judger_template, secret_code
 from seif_nemo.types.questions import Question
@@ -43,21 +45,21 @@ def shown(body: dict[str, Any]) -> tuple[str, str]:
     return code, prompt.split(f"Answer:\n<<< {code}\n")[1].split("\n>>>")[0]
 
 
-def remote(url: str, **config: Any) -> tuple[RemoteJudge, list[float]]:
+def remote(url: str, **config: Any) -> tuple[EndpointJudge, list[float]]:
     """The judge and the waits that it made."""
     waits: list[float] = []
     values = {"judge_attempts": 3, "judge_timeout_s": 5.0, "judge_concurrency": 4} | config
-    made = make_remote_judge(
+    made = make_endpoint_judge(
         RewardConfig(judge_endpoint=url, judge_model="m", **values), template=TEMPLATE, run_seed=5, environment={}
     )
-    made._sleep = waits.append
+    made._sleep = lambda _, seconds: waits.append(seconds)
     return made, waits
 
 
 def test_verdicts_come_back_in_order_and_some_at_a_time() -> None:
     at_once: list[int] = []
     running = Counter[str]()
-    lock = threading.Lock()
+    lock, together = threading.Lock(), threading.Barrier(4)
 
     def answer(body: dict[str, Any]) -> Reply:
         code, response = shown(body)
@@ -65,6 +67,8 @@ def test_verdicts_come_back_in_order_and_some_at_a_time() -> None:
         with lock:
             running["now"] += 1
             at_once.append(running["now"])
+        if number < 4:
+            together.wait(30)
         time.sleep(0.02 if number % 3 else 0.06)
         with lock:
             running["now"] -= 1
@@ -113,8 +117,9 @@ def test_an_endpoint_that_is_down_is_given_up_and_stops_the_run() -> None:
         judge, _ = remote(server.url, judge_attempts=2, judge_concurrency=1, max_missing_share=0.1)
         verdicts = judge(questions(50))
         assert len(server.requests) == 2 * 6, "one more than 10% of 50, twice each"
-        assert len(judge(questions(3))) == 3
-        assert len(server.requests) == 2 * 6 + 2 * 3, "too few to say: all are asked"
+        judge, _ = remote(server.url, judge_attempts=2, judge_concurrency=1, max_missing_share=0.1)
+        assert len(judge(questions(7))) == 7
+        assert len(server.requests) == 2 * 6 + 2 * 7, "too few to say: all are asked"
     assert {v.why for v in verdicts} == {Why.UNAVAILABLE}
     with pytest.raises(TooManyMissingVerdictsError) as caught:
         check_missing(verdicts, judge=judge.name, max_missing_share=0.1, min_questions=20)
@@ -122,6 +127,79 @@ def test_an_endpoint_that_is_down_is_given_up_and_stops_the_run() -> None:
         f"the judge m at {server.url} gave no verdict on 50 of 50 questions (unavailable 50); "
         "reward.max_missing_share=0.1. The first: 'HTTP 500: down'"
     )
+
+
+class Server:
+    """Answers while it is up; `asked` are the answers that it was shown since the last look."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.status = 503
+        self.shown: list[str] = []
+
+    def __call__(self, body: dict[str, Any]) -> Reply:
+        code, response = shown(body)
+        self.shown.append(response)
+        return said(f"[[{code} yes]]") if self.up else Reply(b"down", status=self.status)
+
+    def asked(self) -> int:
+        number = len(self.shown)
+        self.shown.clear()
+        return number
+
+
+def test_an_endpoint_that_stays_down_costs_one_question_per_call() -> None:
+    endpoint = Server()
+    with chat_server(endpoint) as server:
+        judge, _ = remote(server.url, judge_max_failures=5)
+        outcomes = [judge(questions(8)) for _ in range(5)]
+        assert endpoint.asked() == 3 * (8 + 4 * 1), "three attempts each"
+        assert {(v.outcome, v.why) for verdicts in outcomes for v in verdicts} == {(MISSING, Why.UNAVAILABLE)}
+        assert [len(verdicts) for verdicts in outcomes] == [8] * 5
+        assert [v.evidence for v in outcomes[1]] == ["HTTP 503: down"] + ["not asked: HTTP 503: down"] * 7
+        endpoint.up = True
+        verdicts = judge(questions(8))
+        assert [v.outcome for v in verdicts] == [PASSED] * 8
+        assert endpoint.asked() == 8
+        endpoint.up = False
+        judge(questions(4))
+        assert endpoint.asked() == 3 * 4
+        judge(questions(4))
+        assert endpoint.asked() == 3 * 4, "four failures in a row, and a fifth within the call"
+        judge(questions(4))
+        assert endpoint.asked() == 3
+    assert judge([]) == []
+
+
+def test_a_pause_asks_nothing_and_ends_with_a_trial() -> None:
+    now = [100.0]
+    endpoint = Server()
+    with chat_server(endpoint) as server:
+        judge, _ = remote(server.url)
+        judge._outage = Outage(limit=2, pause_s=30.0, clock=lambda: now[0])
+        judge(questions(2))
+        endpoint.asked()
+        now[0] = 129.9
+        assert [v.evidence for v in judge(questions(3))] == ["not asked: HTTP 503: down"] * 3
+        assert endpoint.asked() == 0
+        now[0] = 130.0
+        judge(questions(3))
+        assert endpoint.asked() == 3, "one question, three attempts"
+        endpoint.up, now[0] = True, 159.9
+        assert [v.why for v in judge(questions(3))] == [Why.UNAVAILABLE] * 3
+        assert endpoint.asked() == 0
+        now[0] = 160.0
+        assert [v.outcome for v in judge(questions(3))] == [PASSED] * 3
+
+
+def test_refused_questions_are_no_outage() -> None:
+    endpoint = Server()
+    endpoint.status = 400
+    with chat_server(endpoint) as server:
+        judge, _ = remote(server.url, judge_max_failures=1)
+        for _ in range(2):
+            assert [v.evidence for v in judge(questions(3))] == ["HTTP 400: down"] * 3
+        assert endpoint.asked() == 6
 
 
 def test_unavailable_is_not_remembered_and_unparsable_is() -> None:
@@ -160,11 +238,16 @@ def spell(code: str, near: dict[str, float], word: str = " yes") -> list[tuple[s
         ({" it": 0.0}, " yes", None),
         ({" yes": -math.inf, " no": -math.inf}, " yes", None),
         ({" yes": math.nan, " no": 0.0}, " yes", None),
+        ({"yes]]": math.log(0.8), "no": math.log(0.2)}, "yes]]", 0.8),
+        ({" No.": math.log(0.75), " yes-": math.log(0.25), " not": 0.0, "yesterday": 0.0}, " No.", 0.25),
+        ({": yes": math.log(0.9), " no": math.log(0.1)}, ": yes", None),  # the emitted token is neither word
     ],
 )
 def test_word_probability(near: dict[str, float], word: str, expected: float | None) -> None:
     rest = [("es", {"es": 0.0})] if word == " y" else []
     spelled = spell("12345678", near, word)
+    if word.endswith("]]"):
+        spelled.pop()
     tokens = [TokenAlternatives(text, tuple(each.items())) for text, each in spelled[:4] + rest + spelled[4:]]
     found = word_probability(tokens, code="12345678")
     assert found is None if expected is None else found == pytest.approx(expected)
@@ -200,13 +283,21 @@ def test_logprob_mode_reads_probabilities_and_needs_them() -> None:
         remote(server.url)[0].probe()
 
 
+@pytest.mark.parametrize("key", ["sk-SECRET\r", "sk-SECRET\n", "sk-SECRET\x00", "sk-SECRÉT", "\u200bsk-SECRET"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> None:
+    config = RewardConfig(judge_endpoint="http://127.0.0.1:1/v1", judge_model="m", judge_key_variable="MY_KEY")
+    with pytest.raises(ValueError, match=r"^reward\.judge_key_variable=MY_KEY: .* printable ASCII") as caught:
+        make_endpoint_judge(config, template=TEMPLATE, run_seed=5, environment={"MY_KEY": key})
+    assert "SECR" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_a_start_without_key_or_endpoint_is_refused_with_the_key_to_change() -> None:
     config = RewardConfig(judge_endpoint="http://127.0.0.1:1/v1", judge_model="m", judge_key_variable="MY_KEY")
     with pytest.raises(ValueError, match=r"reward\.judge_key_variable=MY_KEY: no such environment variable"):
-        make_remote_judge(config, template=TEMPLATE, run_seed=5, environment={"OTHER": "x"})
+        make_endpoint_judge(config, template=TEMPLATE, run_seed=5, environment={"OTHER": "x"})
     with chat_server(lambda body: Reply(b"who?", status=401)) as server:
         config = RewardConfig(judge_endpoint=server.url, judge_model="m", judge_key_variable="MY_KEY")
-        judge = make_remote_judge(config, template=TEMPLATE, run_seed=5, environment={"MY_KEY": "hush"})
+        judge = make_endpoint_judge(config, template=TEMPLATE, run_seed=5, environment={"MY_KEY": "hush"})
         with pytest.raises(ValueError) as caught:
             judge.probe()
     assert str(caught.value) == (

@@ -1,6 +1,6 @@
 import pytest
 
-from seif_nemo.components.retrying import Backoff, with_retries
+from seif_nemo.judging.retrying import Backoff, with_retries
 from seif_nemo.protocols.judging import JudgeUnavailableError
 
 BACKOFF = Backoff(attempts=4, first_delay_s=1.5, max_delay_s=5.0)

@@ -51,6 +51,7 @@ def _topology(tensor: int, pipeline: int) -> Topology:
         data_group=group,
         world_group=group,
         last_stage_rank=0,
+        collective_timeout_s=60.0,
     )
 
 

@@ -48,7 +48,7 @@ def topology() -> Iterator[Topology]:
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     group = dist.group.WORLD
     assert group is not None
-    yield Topology(1, 0, 1, 1, 1, False, 0, 0, 0, torch.device("cpu"), group, group, group, group, 0)
+    yield Topology(1, 0, 1, 1, 1, False, 0, 0, 0, torch.device("cpu"), group, group, group, group, 0, 60.0)
     dist.destroy_process_group()
 
 
