@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-# Read with a stop after them, in small letters: titles, firms, months, days, states of the USA, units, initials.
+# Abbreviations that constraints/text.py knows, too, in small letters: titles and firms; months and days.
+NAME_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof rep reps sen gen col lt maj adm st jr sr messrs inc corp co cos ltd bros cie".split()
+)
+DATE_ABBREVIATIONS = frozenset("jan feb aug sep sept oct nov dec tues wed fri".split())
+# Others that only newspapers are full of: states of the USA, units, firms, initials. More of them would change what
+# IFEval's checkers count.
 _ABBREVIATION_WORDS = """
-mr mrs ms dr prof rep reps sen gen col lt maj adm st jr sr messrs ok
-inc corp co cos ltd bros cie
-jan feb aug sep sept oct nov dec tues wed fri
+ok
 ala ariz calif colo conn fla ga ill kan ky mich minn nev okla ore pa tenn va vt wash wis w.va
 ave ft ct mg yr vs v chg a.m p.m ph.d m.b.a
 u.s u.s.a u.s.s.r u.k u.n d.c l.a n.y n.j n.c n.d n.h n.m n.v s.c r.i b.v s.a l.p c.v s.p.a
@@ -80,7 +84,7 @@ weather web welcome went were whenever wherever whether which whichever whole wi
 wonderful words writes writing written yes yesterday your
 """
 
-ABBREVIATIONS = frozenset(_ABBREVIATION_WORDS.split())
+ABBREVIATIONS = NAME_ABBREVIATIONS | DATE_ABBREVIATIONS | frozenset(_ABBREVIATION_WORDS.split())
 OPENERS = frozenset(_OPENING_WORDS.split())
 IN_TITLES = frozenset(_TITLE_WORDS.split())
 ORDINARY = frozenset(_ORDINARY_WORDS.split())

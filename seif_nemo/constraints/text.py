@@ -9,6 +9,7 @@ import unicodedata
 from functools import lru_cache
 from itertools import pairwise
 
+from seif_nemo.constraints.punkt import DATE_ABBREVIATIONS, NAME_ABBREVIATIONS
 from seif_nemo.constraints.remembering import remember
 
 # Invisible characters would split a word for a rule and not for a reader: zero-width, soft hyphen, joiners, BOM.
@@ -19,7 +20,21 @@ _TRANSLATE: dict[int, str | None] = {
     **dict.fromkeys((0x2010, 0x2011), "-"),
 }
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_MARKS = "\u0300-\u036f\u064b-\u065f\u0670\u0900-\u0903\u093a-\u093c\u093e-\u094f\u0951-\u0957\u0962\u0963"
+# Where scripts have vowel signs, points and other marks that belong to the letter before them.
+_MARKED_BLOCKS = ((0x0300, 0x1E00), (0xA66F, 0xAC00), (0xFB1E, 0xFB1F), (0xFE20, 0xFE30))
+
+
+def _find_marks() -> str:
+    """The combining marks of these blocks, as ranges of a character class. Letters may stand in a range, too."""
+    found: list[str] = []
+    for start, end in _MARKED_BLOCKS:
+        classes = "".join(unicodedata.category(chr(code))[0] for code in range(start, end))
+        for run in re.finditer("M(?:[MLC]*M)?", classes):
+            found.append(f"{chr(start + run.start())}-{chr(start + run.end() - 1)}")
+    return "".join(found)
+
+
+_MARKS = _find_marks()
 _LETTERS = rf"[^\W_{_CJK}]|[{_MARKS}]"
 _JOINT = r"['\-]|(?<=\d)[.,](?=\d)"
 # A compound is one word, but four parts at most: else a whole answer glued with hyphens would be one word.
@@ -37,14 +52,23 @@ _ITEM = re.compile(r"[ \t]*+\"*+[ \t]*+(?:[*•◦‣▪+\-–]|\d{1,3}[.)])[ \t
 _TABLE_RULE = re.compile(r"[ \t]*+\|?+(?=[ \t:|]*-)(?:[ \t]*+:?+-++:?+[ \t]*+(?:\||$)){1,64}+[ \t]*+")
 _HEADING = re.compile(r"[ \t]*+#{1,6}[ \t]")
 _DIVIDER = re.compile(r"[ \t]*+(?:\*[ \t]*+){3,}+$|[ \t]*+(?:-[ \t]*+){3,}+$|[ \t]*+(?:_[ \t]*+){3,}+$")
-_SENTENCE_END = re.compile(r"[.!?…]++[\"')\]*_»}]*+(?=\s|$)|[。！？]++[\"')\]*_»」』]*+")
+# Each run of stops is looked at once, from its start.
+_SENTENCE_END = re.compile(r"(?:(?<![.!?…।॥؟۔])[.!?…।॥؟۔]++|[。！？]++)[\"')\]*_»}」』]*+")
 _VISIBLE = re.compile(r"\S")
 _LAST_WORD = re.compile(r"[^\s(\"'\[]+$")
-# What never ends a sentence, what may end one, and what is a word of its own unless a number follows.
+# Speech goes on after its closing mark: with a small letter, or with who says it.
+_CLOSING_QUOTE = re.compile(r"[\"'»」』]")
+_SAYS = re.compile(r"[^\W\d_]{1,6}?(?:(?<!小)说|问(?!题)|喊|回答|叫道|笑道)")
+# What never ends a sentence, what does so before neither names nor numbers, what is a word of its own unless a number
+# follows, and what ends a sentence before a capital letter alone.
+_NUMERALS = frozenset("一二三四五六七八九十")
 _INNER = frozenset({"e.g", "i.e", "cf", "vs"})
-_ABBREVIATED = "mr mrs ms dr prof sr jr st approx inc ltd u.s u.k a.m p.m al dept est"
-_ABBREVIATIONS = frozenset(_ABBREVIATED.split())
+_ABBREVIATIONS = NAME_ABBREVIATIONS | frozenset("capt hon rev sgt approx u.s u.k a.m p.m al dept est".split())
 _BEFORE_NUMBERS = frozenset({"no", "fig"})
+_BEFORE_CAPITALS = DATE_ABBREVIATIONS | frozenset(
+    "etc mon thu thur thurs ft lb lbs oz kg km cm mm hr hrs yr yrs".split()
+)
+_INITIALS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})++")  # "Ph.D", "a.k.a"
 # Words that open sentences and that neither a name nor a time zone starts with, in capitals.
 _OPENING_WORDS = """
 a an the this that these those there here i you he she it we they my your his her its our their
@@ -84,6 +108,10 @@ def is_wordy(char: str) -> bool:
 def is_word_char(char: str) -> bool:
     """A letter, digit or combining mark of a script that separates words."""
     return _WORD_CHAR.match(char) is not None
+
+
+def _is_cjk(char: str) -> bool:
+    return "\u3040" <= char <= "\u9fff"
 
 
 # --- phrases
@@ -149,7 +177,7 @@ def count_phrase(folded: str, phrase: str, *, whole_words: bool) -> int:
 
 _OPENERS = " \t\n\r\"'*_#>`([{•+-–"
 _CLOSERS = " \t\n\r\"'*_`)]}>"
-_STOPS = ".!?…。！？"
+_STOPS = ".!?…。！？।॥؟۔"
 
 
 def phrase_core(phrase: str) -> str:
@@ -265,20 +293,45 @@ def _sentence_blocks(text: str) -> list[tuple[bool, str]]:
     return blocks
 
 
-def _ends_sentence(block: str, match: re.Match[str], *, in_capitals: bool) -> bool:
-    """False for the stops of abbreviations and initials, and for an ellipsis that the sentence goes on after.
+def _ends_sentence(block: str, match: re.Match[str], *, in_quotes: bool, in_capitals: bool) -> bool:
+    """False for the stops of abbreviations, initials and speech, and for an ellipsis that the sentence goes on after.
+
+    `in_quotes`: after an odd number of straight quotation marks; `in_capitals`: so is the whole block.
+    """
+    following = _VISIBLE.search(block, match.end())
+    if following is None:
+        return True
+    closes = _CLOSING_QUOTE.search(match.group()) is not None
+    if closes and following.group().islower():
+        return False
+    if closes and (in_quotes or '"' not in match.group()) and _SAYS.match(block, match.end()) is not None:
+        return False
+    if match.group()[0] in "。！？":
+        return True
+    if following.start() == match.end():
+        return _ends_unspaced(block, match)
+    if match.group()[0] == "…" or match.group().startswith(".."):
+        return not following.group().islower()
+    return match.group() != "." or _stop_ends(block, match, following, in_capitals=in_capitals)
+
+
+def _ends_unspaced(block: str, match: re.Match[str]) -> bool:
+    """Whether marks of ASCII end a sentence without white space: before a CJK character, a single stop between two."""
+    if not _is_cjk(block[match.end()]):
+        return False
+    if "!" in match.group() or "?" in match.group():
+        return True
+    before = block[match.start() - 1 : match.start()]
+    return match.group().rstrip(_CLOSERS) == "." and _is_cjk(before) and before not in _NUMERALS
+
+
+def _stop_ends(block: str, match: re.Match[str], following: re.Match[str], *, in_capitals: bool) -> bool:
+    """`_ends_sentence` of a single stop, by the word before it and what follows.
 
     "Plan B. Then", "5 p.m. Then": a single capital letter or "p.m." may end a sentence or not ("J. Bond", "5 p.m.
     Eastern"). Names follow initials and abbreviations far more often than sentences do, so the stop ends nothing,
-    unless the next word is one that opens sentences and no names. `in_capitals`: so is the whole block.
+    unless the next word is one that opens sentences and no names.
     """
-    following = _VISIBLE.search(block, match.end())
-    if following is None or match.group()[0] in "。！？":
-        return True
-    if match.group()[0] == "…" or match.group().startswith(".."):
-        return not following.group().islower()
-    if match.group() != ".":
-        return True
     last = _LAST_WORD.search(block, max(0, match.start() - 24), match.start())
     word = last.group() if last is not None else ""
     folded = word.casefold()
@@ -286,6 +339,9 @@ def _ends_sentence(block: str, match: re.Match[str], *, in_capitals: bool) -> bo
         return False
     if folded in _BEFORE_NUMBERS:
         return not following.group().isdigit()
+    if folded in _BEFORE_CAPITALS or _INITIALS.fullmatch(word):
+        if following.group().islower() or following.group().isdigit():
+            return False
     opener = _NEXT_WORD.match(block, following.start())
     if opener is not None and opener[1][0].isupper() and opener[1].casefold() in _OPENING:
         return True
@@ -298,8 +354,10 @@ def sentences(text: str) -> list[str]:
     found: list[str] = []
     for is_item, block in _sentence_blocks(text):
         start, in_capitals = 0, block.isupper()
+        quotes = counted = 0
         for match in _SENTENCE_END.finditer(block):
-            if _ends_sentence(block, match, in_capitals=in_capitals):
+            quotes, counted = quotes + block.count('"', counted, match.start()), match.start()
+            if _ends_sentence(block, match, in_quotes=quotes % 2 == 1, in_capitals=in_capitals):
                 found.append(block[start : match.end()])
                 start = match.end()
         if not is_item:

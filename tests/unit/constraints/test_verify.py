@@ -101,7 +101,7 @@ def test_count_phrase(text: str, phrase: str, certain: int, possible: int) -> No
         ("We left at 5 p.m. Eastern time.", 1),
         ("He saw the U.S. Army. It left the U.S. The end.", 3),
         ("He likes bands, e.g. The Who, vs. The Doors.", 1),
-        ('"Was it?" he asked.', 2),
+        ('"Was it?" he asked.', 1),
         ("Well... maybe. Wait... No", 3),
         ("<<A title>>\nOne. Two.", 2),
         ("# Heading\nOne.\n\nTwo", 2),
@@ -154,6 +154,11 @@ LINES = [
     "<<g>>",
     "J. BOND. X",
     "。",
+    '说"好！"他说。',
+    '"Oh!" she',
+    "```",
+    "#标题",
+    "•一。",
 ]
 
 

@@ -1,8 +1,10 @@
 """More of what each rule counts: capitals, quoted speech, scripts, marks, code and the lists of several languages."""
 
+import time
+
 import pytest
 
-from seif_nemo.constraints.text import clean
+from seif_nemo.constraints.text import clean, sentences, words
 from seif_nemo.constraints.verify import COUNTERS, verify
 from seif_nemo.types.constraints import Kind, Spec
 from seif_nemo.types.verdicts import Outcome
@@ -41,3 +43,67 @@ def test_i_and_a_alone_are_no_text_in_capitals() -> None:
     assert not passes(Spec(Kind.UPPERCASE), "I 一 A")
     assert passes(Spec(Kind.CAPITAL_WORDS, high=0), "I think this is a good idea. A dog runs.")
     assert not passes(Spec(Kind.CAPITAL_WORDS, low=3), "I came, I saw, I conquered")
+
+
+# --- sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"Stop!" she said.', 1),
+        ("“Where are you?” he asked.", 1),
+        ("'Where?' he asked. She left.", 2),
+        ('She said "Stop!" and left.', 1),
+        ('He said "Stop!" She left.', 2),
+        ('"I won." Then he left.', 2),
+        ("“你好！”他说。", 1),
+        ("「你好！」妈妈大声喊道。", 1),
+        ("“你好！”这本小说很长。", 2),
+        ("“你好！”这个问题很难。", 2),
+        ("他说：“你好！”她走了。", 2),
+        ("她走了。“你说呢？”他问。", 2),
+        ("“来吧。快点！”他说。她走了。", 3),
+        ("真的吗?我不信!", 2),
+        ("我用AI?不!他来了.她走了.", 4),
+        ("一.苹果", 1),
+        ("我……不知道。", 1),
+        ("राम आया। सीता गई।", 2),
+        ("هل أنت هنا؟ نعم.", 2),
+        ("St. Louis vs. Chicago was on. Gen. Lee and Capt. Kirk left.", 2),
+        ("It was on Jan. 5. It rained.", 2),
+        ("It was in Jan. Sales rose.", 2),
+        ("Apples, pears, etc. and so on. Fine.", 2),
+        ("Apples, pears, etc. Fine.", 2),
+        ("She has a Ph.D. in physics, a.k.a. magic.", 1),
+        ("the answer is no. then we left.", 2),
+    ],
+)
+def test_sentences(text: str, expected: int) -> None:
+    assert len(sentences(clean(text))) == expected
+
+
+@pytest.mark.parametrize("piece", [".", "!", "?!", '."', '。"', "!'", "你.", '你?"', '"你说', "Ph.D.", "a.k."])
+def test_hostile_stops_are_read_in_time(piece: str) -> None:
+    started = time.thread_time()
+    sentences(piece * (100_000 // len(piece)) + "x")
+    assert time.thread_time() - started < 1.0
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("আমার সোনার বাংলা", 3),
+        ("தமிழ் மொழி", 2),
+        ("తెలుగు భాష", 2),
+        ("שָׁלוֹם עוֹלָם", 2),
+        ("สวัสดี ครับ", 2),
+        ("မြန်မာ စာ", 2),
+        ("❤️ a 1️⃣", 2),
+    ],
+)
+def test_signs_of_vowels_cut_no_word(text: str, expected: int) -> None:
+    assert len(words(clean(text))) == expected
