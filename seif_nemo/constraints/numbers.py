@@ -18,9 +18,9 @@ _TENS = (
     rf"(?:(?:{'|'.join(_TEN_WORDS.split())})(?:[- ](?:{'|'.join(_UNIT_WORDS.split()[1:10])})\b)?"
     rf"|(?:{'|'.join(sorted(_UNIT_WORDS.split(), key=len, reverse=True))}))"
 )
-_HUNDREDS = rf"(?:(?:(?:a|{_TENS})[- ])?hundred\b(?: (?:and )?{_TENS})?|{_TENS})"
+_HUNDREDS = rf"(?:(?:(?:a|{_TENS})[- ])?hundred\b(?: (?:and )?{_TENS}\b(?! hundred))?|{_TENS})"
 _THOUSANDS = rf"(?:(?:(?:a|{_HUNDREDS})[- ])?thousand\b(?: (?:and )?{_HUNDREDS})?|{_HUNDREDS})"
-NUMBER = rf"(?:{_DIGITS}|a single|{_THOUSANDS}\b)"
+NUMBER = rf"(?>{_DIGITS}|a single|{_THOUSANDS}\b)"  # all of "twenty-five", which is no range
 
 _AT_LEAST = (
     "at least|at the least|at minimum|no fewer than|no less than|not fewer than|not less than|never fewer than|"

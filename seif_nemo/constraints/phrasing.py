@@ -174,7 +174,7 @@ def without_label(text: str) -> str:
     """Normalised text without a label such as "Length constraint:" in front; unknown labels stay.
 
     A label that forbids or lists words stays where the rest is no demand of its own: in "Forbidden: lowercase letters"
-    and "Keywords: JSON" the label is what demands. Under a label that forbids, only a modal verb or a negation makes one.
+    and "Keywords: JSON" the label is what demands. Under a label that forbids, a modal verb or a negation makes one.
     """
     label = _LABEL.match(text)
     if label is None or label.end() >= len(text):

@@ -79,7 +79,8 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
     )
     banned = compile_pattern(rf"(?:any |the use of (?:any )?|use of (?:any )?|the )?(?:{noun}){tail}{TAIL}(?: at all)?")
     amount = (
-        rf"(?:the |a |an |your )?(?:total |overall |(?P<most>maximum ))?(?:number of (?:{noun})|(?:{noun}) (?:count|limit))"
+        rf"(?:the |a |an |your )?(?:total |overall |(?P<most>maximum ))?"
+        rf"(?:number of (?:{noun})|(?:{noun}) (?:count|limit))"
         rf"(?: (?:in|of|for) {RESPONSE})?"
     )
     number = compile_pattern(
@@ -109,7 +110,9 @@ def count(kind: Kind, noun: str, *, bare: Bare, tail: str = "", verb: str = "", 
             if match is None and (match := limited.fullmatch(sentence)) is not None:
                 # "Keep the count at 3" and "maintain a count of 3" mean 3 of them.
                 is_kept = match["verb"].lower() in ("keep", "maintain")
-                limiting = not is_kept or (match["by"] or "").lower() in ("to ", "within ")
+                limiting = (
+                    not is_kept or (match["by"] or "").lower() in ("to ", "within ") or " limit " in sentence.lower()
+                )
         if match is not None:
             bound = parse_bound(match, negated=negated)
             if bound is None or (kind is Kind.CHARACTERS and not _is_text_length(bound)):

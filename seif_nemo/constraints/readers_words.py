@@ -17,7 +17,7 @@ _ADJECTIVE = (
 _NOUN = r"(?:key[ -]?words?|key[ -]?phrases?|words?|phrases?|terms?|expressions?|strings?|names?|letters?|characters?)"
 _THING = rf"(?:(?:{_ADJECTIVE}) )*+(?P<thing>{_NOUN})(?: (?:or|and) (?:phrases?|terms?))?:? "
 _UNIT = rf"{OPEN}[^{OPEN}{CLOSE}]++{CLOSE}"
-TARGETS = rf"{_UNIT}(?:(?:,? (?:and |or )?|/|,)(?:(?:the |a )?{_NOUN} )?{_UNIT})*+"
+TARGETS = rf"{_UNIT}(?:(?:,? (?:and |or )?| ?/ ?|,)(?:(?:the |a )?{_NOUN} )?{_UNIT})*+"
 PHRASES = rf"(?:(?:{_ADJECTIVE}|main) )*+(?:{_NOUN}:? )?{TARGETS}"
 _TARGET = (
     rf"(?:(?:{_THING}(?:of )?)?(?P<list>{TARGETS})"
@@ -50,11 +50,12 @@ _TAKES_BACK = compile_pattern(
     r"either|replac\w+|times?|once|twice|exactly|alternat\w+|synonyms?|similar|related|like|such)\b"
 )
 # After these it is another word or another form of it that is to be used.
-_FORM = "tense|forms?|plural|singular|participle|gerund|infinitive|comparative|superlative|passive"
+_FORM = "tense|forms?|plural|singular|participle|gerund|infinitive|comparative|superlative|passive|versions?"
 CHANGES_WORD = compile_pattern(
-    rf"\b(?:in (?:(?:the|its|their|an?) )?(?:\w+ ){{0,2}}?(?:{_FORM})(?! sentence| voice)|in reverse|reversed|backwards?|"
-    r"conjugat\w+|inflect\w+|misspel\w+|spel(?:led|t)(?! correctly)|transliterat\w+|anagram\w*|abbreviat\w+|"
-    r"acronym|initials|hyphenated|translated (?:in)?to|translate (?:it|them|the word|the phrase)|other than)\b"
+    rf"\b(?:in (?:(?:the|its|their|an?) )?(?:\w+ ){{0,2}}?(?:{_FORM})(?! sentence| voice)|in reverse|"
+    r"reversed|backwards?|conjugat\w+|inflect\w+|misspel\w+|spel(?:led|t)(?! correctly)|transliterat\w+|"
+    r"anagram\w*|abbreviat\w+|acronym|initials|hyphenated|translated (?:in)?to|"
+    r"translate (?:it|them|the word|the phrase)|other than)\b"
 )
 IN_LANGUAGE = rf"in (?:the )?(?:{LANGUAGE}|latin|irish|welsh|catalan|pig latin|leetspeak|morse)\b"
 _IN_LANGUAGE = compile_pattern(rf"\b{IN_LANGUAGE}")
@@ -256,8 +257,10 @@ def _read_used_somehow() -> Reader:
 # --- the two ends
 
 _PLAIN_PHRASE = r"(?P<plain>[\w'\-]++(?: [\w'\-]++){0,7}+)"
-_NO_PHRASE_STARTS = "that which who whose where of from about in for to provided given below above you "
-_NO_PHRASE_STARTS += "used like such found chosen spoken said written most as with similar related associated on at by"
+_NO_PHRASE_STARTS = """
+that which who whose where of from about in for to provided given below above you used like such found chosen spoken
+said written most as with similar related associated on at by
+"""
 _NO_PHRASE_START = frozenset(_NO_PHRASE_STARTS.split())
 _NO_PHRASE_WORDS = "include use write add avoid must should response answer paragraph sentence each every"
 _NO_PHRASE_WORD = frozenset(_NO_PHRASE_WORDS.split())
@@ -292,6 +295,8 @@ def phrase(kind: Kind, verb: str) -> Reader:
             # "A phrase of thanks", "the phrase summing up ..." describe it.
             is_definite = re.match(r"(?:the|this)\b", match["which"], re.IGNORECASE) is not None
             if not is_definite or match["colon"] == " of" or any(part.endswith("ing") for part in parts[:2]):
+                return None
+            if CHANGES_WORD.search(text) is not None or _IN_LANGUAGE.search(text) is not None:
                 return None
             open_ended = parts[0] in _NO_PHRASE_START or (len(parts) == 1 and parts[0] in _NO_TARGET)
             if (open_ended and text.lower() not in _WHOLE_PHRASES) or not _NO_PHRASE_WORD.isdisjoint(parts):

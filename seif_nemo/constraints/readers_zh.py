@@ -18,20 +18,23 @@ _SIMPLE = str.maketrans(
     "個詞彙數體與須應請應語標題內點單開頭結尾遠過於間這幾兩號寫讓從個條項極驚嘆問號為繁簡應該輸出給",
     "个词汇数体与须应请应语标题内点单开头结尾远过于间这几两号写让从个条项极惊叹问号为繁简应该输出给",
 )
-_WIDE = str.maketrans("，；：（）０１２３４５６７８９～－—、", ",;:()0123456789~--,")
+_WIDE = str.maketrans("，；：（）！０１２３４５６７８９～－—、", ",;:()!0123456789~--,")
 _QUOTES = re.compile(r"'([^']++)'|\"([^\"]++)\"|“([^”]++)”|‘([^’]++)’|「([^」]++)」|『([^』]++)』|《([^》]++)》")
 
 _DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _SCALES = {"十": 10, "百": 100, "千": 1000}
-_NUMBER = r"(?:\d[\d,]*|[零〇一二两三四五六七八九十百千万]+)"
+_ONE = "一二两三四五六七八九"
+# Two digits side by side are no number: 「一二百」 is one or two hundred.
+_NUMBER = rf"(?:\d[\d,]*|(?![{_ONE}十百千万零〇]*(?:[{_ONE}][{_ONE}零〇]|[零〇]{{2}}))[零〇{_ONE}十百千万]+)"
+_ROUGHLY = rf"[{_ONE}]{{2}}(?![{_ONE}十百千万零〇])"  # 「两三」 is two or three
 
 _UNITS: tuple[tuple[str, Kind, Bare], ...] = (
     (r"(?:汉字|中文字|中文字符|英文单词|单词|字)", Kind.WORDS, Bare.UNCLEAR),
-    (r"(?:字符|个字符)", Kind.CHARACTERS, Bare.UNCLEAR),
+    (r"字符", Kind.CHARACTERS, Bare.UNCLEAR),
     (r"(?:句子|句话|句)", Kind.SENTENCES, Bare.EXACT),
     (r"(?:段落|自然段|段话|段)", Kind.PARAGRAPHS, Bare.EXACT),
     (r"行", Kind.LINES, Bare.EXACT),
-    (r"(?:项目符号|无序列表项|要点符号)", Kind.BULLETS, Bare.EXACT),
+    (r"项目符号", Kind.BULLETS, Bare.EXACT),
     (r"(?:感叹号|惊叹号)", Kind.MARKS, Bare.AT_LEAST),
     (r"逗号", Kind.COMMAS, Bare.AT_LEAST),
 )
@@ -40,11 +43,11 @@ _WHOLE = (
     r"(?:你的|您的|整个|整篇|全部|全文|文章|完整)*(?:回答|回复|答案|答复|输出|响应|回应|全文|正文|文章|"
     r"内容)(?:内容|结果|的内容)?"
 )
-_MUST = r"(?:必须|务必|需要|需|应该|应当|应|要|请|得|须|一定要|只能|可以)"
+_MUST = r"(?:必须|务必|需要|需|应该|应当|应|要|请|得|须|一定要|只能)"
 _LEAD = (
-    rf"(?:请|在)?(?:{_WHOLE})?(?:中|里)?,?(?:{_MUST})*(?:将|把|以|用|使用|包含|包括|含有|有|写|撰写|写成|分成|分为|"
+    rf"(?:请|在)?(?:{_WHOLE})?(?:中|里)?,?(?:{_MUST})*+(?:将|把|以|用|使用|包含|包括|含有|有|写|撰写|写成|分成|分为|"
     rf"划分为|由|是|为|共|总共|控制|限制|限定)*(?:{_WHOLE})?(?:的?(?:总?字数|长度|篇幅|词汇数量|句子数|句数|段落数|"
-    rf"段数|行数))?(?:{_MUST})*"
+    rf"段数|行数))?(?:{_MUST})*+"
 )
 _LOW = r"至少|不少于|不低于|最少|起码|不能少于|不得少于|不应少于|大于等于|不小于"
 _HIGH = (
@@ -55,7 +58,7 @@ _EXACT = r"恰好|正好|刚好|严格为|等于|仅使用|仅用|只用|仅|只
 _COUNT = re.compile(
     rf"{_LEAD}(?:(?P<low>{_LOW})|(?P<high>{_HIGH})|(?P<exact>{_EXACT})|(?P<more>超过|多于|大于)|(?P<less>少于|低于|"
     rf"小于))?"
-    rf"(?:为|使用|用|包含|写|分成|分为)?(?P<n>{_NUMBER})(?:(?:到|至|-|~)(?P<m>{_NUMBER}))?"
+    rf"(?:为|使用|用|包含|写|分成|分为)?(?:(?P<rough>{_ROUGHLY})|(?P<n>{_NUMBER})(?:(?:到|至|-|~)(?P<m>{_NUMBER}))?)"
     r"个?(?P<unit>汉字|中文字符|中文字|英文单词|单词|字符|字|句子|句话|句|段落|自然段|段话|段|行|项目符号|感叹号|"
     r"惊叹号|逗号)"
     r"(?P<after>(?:之内|以内|内|以下|之间|或更少|或以下|以上|或更多|或以上|左右)?)"
@@ -72,7 +75,7 @@ _USE = re.compile(
     rf"(?:请|在)?(?:{_WHOLE}|句子|描述|文|句)?(?:中|里)?,?(?:{_MUST})*(?:使用|包含|包括|含有|提及|提到|出现|用到|"
     rf"用){_WORD}[::]?"
     rf"(?P<list>{_LIST})(?:这)?(?:{_NUMBER}|几)?个?(?:一词|词语|词汇|精确术语|词|术语|关键词|短语|字|"
-    rf"概念)?(?:至少(?P<n>{_NUMBER})次)?(?P<more>,?(?:来|进行|以).*)?"
+    rf"概念)?(?:至少(?P<n>{_NUMBER})次)?(?P<more>,?(?:来|进行|以(?!外)).*)?"
 )
 _BAN = re.compile(
     rf"(?:请|在)?(?:{_WHOLE})?(?:中|里)?,?(?:不得|不要|不能|禁止|避免|请勿|不可|不允许|不应|切勿|"
@@ -115,8 +118,11 @@ _NO = (
     r"有)(?:任何)?"
 )
 _NO_MARKS = re.compile(rf"{_NO}(?P<what>标点符号|标点|逗号|感叹号|惊叹号|问号|阿拉伯数字|数字|大写字母|小写字母)")
-_HEDGES = re.compile(r"除非|如果|或|若|每|除了|但|可选|尽量|左右|大约|约")
-_CLAUSE_END = re.compile(rf"[;。]|,(?!{OPEN})")
+_HEDGES = re.compile(
+    r"除非|如果|或|若|每|除了|但|可选|尽量|左右|大约|约|除外|不包括|不含|不计|不算|以外|例外|可以|允许|不受"
+)
+_CHANGES_WORD = re.compile(r"除|以外|翻译[成为]|复数|时态|过去式|反义|同义|近义")
+_CLAUSE_END = re.compile(rf"[;。!]|,(?!{OPEN})")
 
 
 def _simplify(text: str) -> str:
@@ -148,9 +154,18 @@ def parse_chinese_number(text: str) -> int:
 
 
 def _bound(match: re.Match[str]) -> Bound | None:
-    n, after = parse_chinese_number(match["n"]), match["after"]
-    if match["m"] is not None:
-        return Bound(n, parse_chinese_number(match["m"])) if after in ("", "之间", "以内", "内") else None
+    after = match["after"]
+    is_range = match["rough"] is not None or match["m"] is not None
+    if is_range:
+        first, second = tuple(match["rough"]) if match["rough"] is not None else (match["n"], match["m"])
+        # "At most 50 to 100" leaves open which.
+        is_within = match["high"] is None or match["high"][0] in "限控在"
+        if match["low"] or match["more"] or match["less"] or not is_within or after not in ("", "之间", "以内", "内"):
+            return None
+        low, high = parse_chinese_number(first), parse_chinese_number(second)
+        # 「三两」 and 「一九」 are no such pairs.
+        return Bound(low, high) if match["rough"] is None or 0 < high - low <= 2 else None
+    n = parse_chinese_number(match["n"])
     up, down = after in ("以上", "或更多", "或以上"), after in ("之内", "以内", "内", "以下", "或更少", "或以下")
     if after in ("左右", "之间"):
         return None
@@ -181,6 +196,8 @@ def _read_count(text: str) -> Found | None:
     if match is None:
         return None
     n = parse_chinese_number(match["n"])
+    if match["m"] is not None and (match["op"] in ("不超过", "不少于", "至少", "最多") or text.endswith("以上")):
+        return None
     if match["m"] is not None:
         return bounded(Kind.WORDS, Bound(n, parse_chinese_number(match["m"])), Bare.UNCLEAR, limiting=False)
     low = match["op"] in ("不少于", "至少") or text.endswith("以上")
@@ -201,7 +218,7 @@ def _read_words(text: str) -> Found | None:
     reading = Reading.NECESSARY if "等词" in text else Reading.EQUIVALENT
     if match is None:
         match, low, high = _USE.fullmatch(text), 1, None
-        if match is None or "或" in match["list"]:
+        if match is None or "或" in match["list"] or _CHANGES_WORD.search(match["more"] or "") is not None:
             return None
         low = parse_chinese_number(match["n"]) if match["n"] is not None else 1
         reading = Reading.NECESSARY if match["more"] else Reading.EQUIVALENT

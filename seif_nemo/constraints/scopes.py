@@ -55,8 +55,8 @@ _HEAD = re.compile(rf"(?:in|within|for) {_WHICH}{_PART}{_OF},? ", re.IGNORECASE)
 # Other parts, conditions and choices make the meaning of what is left unsure.
 _UNSURE = re.compile(
     r"\b(?:or|if|unless|except|either|when|where|but|title|heading|section|stanza|line|verse|step|example|both|other|"
-    r"alternat\w+|different|unique|consecutive|same|previous|next|new|at least one of|average|total|together|altogether|"
-    r"combined|overall|collectively)\b",
+    r"alternat\w+|different|unique|consecutive|same|previous|next|new|at least one of|average|total|together|"
+    r"altogether|combined|overall|collectively)\b",
     re.IGNORECASE,
 )
 _SENTENCES = re.compile(r"\bsentences?\b", re.IGNORECASE)

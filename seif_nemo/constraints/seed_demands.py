@@ -98,6 +98,13 @@ _CHOICE = re.compile(
     re.IGNORECASE,
 )
 
+# What a later sentence asks for besides: the limit is not one of all that is answered.
+_WANTS_MORE = re.compile(
+    r"(?:^|, |\b(?:and|then|also|please|must|should|to) )(?:explain|justify|describe|elaborate|discuss)\b"
+    r"|^(?:then|next|after that|afterwards|finally)\b|\bwhy\b",
+    re.IGNORECASE,
+)
+
 
 def _task_text(seed_question: str) -> str:
     """The seed up to its input and examples, without long quotations."""
@@ -157,11 +164,14 @@ def _choice(sentence: str) -> Spec | None:
 def read_demands(seed_question: str) -> tuple[Demand, ...]:
     """What the seed demands of the answer's form, with the words that say it; at most `MAX_DEMANDS`, in their order."""
     found: dict[Spec, Demand] = {}
-    for part in _SENTENCE_END.split(_task_text(seed_question)):
-        sentence = " ".join(part.split())
+    sentences = [" ".join(part.split()) for part in _SENTENCE_END.split(_task_text(seed_question))]
+    last_wish = max((i for i, sentence in enumerate(sentences) if _WANTS_MORE.search(sentence)), default=0)
+    for i, sentence in enumerate(sentences):
         if not 4 <= len(sentence) <= 400:
             continue
-        spec = _whole_sentence(sentence) or _choice(sentence) or _tail(sentence)
+        spec = _whole_sentence(sentence)
+        if spec is None and i >= last_wish:
+            spec = _choice(sentence) or _tail(sentence)
         if spec is not None and len(found) < MAX_DEMANDS:
             found.setdefault(spec, Demand(sentence, spec))
     return tuple(found.values())

@@ -26,6 +26,12 @@ ONE_WORD = Spec(Kind.WORDS, high=1)
         ),
         ('Output "not quite" or "yes, it is so".', (Spec(Kind.WORDS, low=2, high=4),)),
         ("Answer the given question in yes or no. input: Is it wet?", (Spec(Kind.WORDS, low=1, high=1),)),
+        ('Explain why it rains. Output "yes" or "no".', (Spec(Kind.WORDS, low=1, high=1),)),
+        # what a later sentence asks for besides
+        ('Output "yes" or "no". Explain why.', ()),
+        ('Output "yes" or "no". Then justify your answer.', ()),
+        ("Summarize the text in one word. Then explain your choice at length.", ()),
+        ("Answer in one word and explain why.", ()),
         # of the input, of examples, of one of several things, of a part, or unclear
         ("Read the text. input: Answer in one sentence. Use no more than 5 words.", ()),
         ("Here is how to do it. Example: Limit your response to no more than 5 words.", ()),

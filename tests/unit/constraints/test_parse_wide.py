@@ -166,6 +166,179 @@ def test_left_to_the_judge(text: str) -> None:
     assert (constraint.reading, constraint.spec) == (Reading.NEEDS_JUDGE, None)
 
 
+# --- no rule says what these say, nor a part of it
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # a negation, a permission or a condition before the part
+        "Do not start every sentence with 'The'",
+        "Never start each sentence with 'I'",
+        "You must not start each paragraph with 'The'",
+        "Do not limit each paragraph to 50 words",
+        "Don't write all sentences in lowercase",
+        "There is no need to limit each sentence to 10 words",
+        "You may start each paragraph with 'Now'",
+        "Half of the time, start each sentence with 'A'",
+        "Forbidden: start each sentence with 'I'",
+        "Things to avoid: start each sentence with 'I'",
+        "The response should be in Chinese and start the third paragraph with the word '首先'.",
+        # "in a sentence" is in one of them, "not in every" is not in none, "in total" is in all together
+        "The word 'very' must not appear in every paragraph",
+        "Do not use the word 'very' in every sentence",
+        "Do not use capital letters in all sentences",
+        "Limit all paragraphs to 100 words in total",
+        "All paragraphs together must not exceed 100 words",
+        # a description of a phrase
+        "The response should end with a phrase indicating a sense of contentment or satisfaction.",
+        "End with a phrase expressing gratitude",
+        "End with the phrase expressing gratitude",
+        "Start with an opening phrase summarizing the topic",
+        "End with words of wisdom",
+        "End with the words of wisdom",
+        "End with the phrase used in the title",
+        "End with the phrase like thank you",
+        "Start with a word meaning hello",
+        # labels that forbid
+        "Forbidden: more than 3 sentences",
+        "Forbidden: at most 3 sentences",
+        "Forbidden: no more than 3 sentences",
+        "Forbidden: use of the word 'very'",
+        "Forbidden words: use 'very'",
+        "Exclusion: mention 'politics'",
+        # "word" before what is no word
+        "Avoid word repetition",
+        "Avoid the word repetition",
+        "Avoid keyword stuffing",
+        "Use a term repeatedly",
+        "Do not use any phrase verbatim",
+        "Use word play",
+        "Use the word sparingly",
+        "Use the phrase often",
+        # both, all, any, or
+        "Do not use both the words 'foo' and 'bar'",
+        "Do not use all of the words 'foo' and 'bar'",
+        "Do not use all words such as 'foo' and 'bar'",
+        "Include any of the words 'a', 'b', 'c'",
+        "Use 'a'/'b'",
+        "Mandatory keywords: 'a'/'b'",
+        "Highlight any of the words 'a' and 'b' in bold",
+        # what a later clause takes back
+        "No more than 100 words, with the title not included",
+        "Use no more than 100 words. The title does not count",
+        "Use no more than 100 words. The summary may be longer",
+        "Use at most 100 words, with each heading exempt",
+        "Do not use commas. Lists are exempt",
+        "Do not use commas; numbers are fine",
+        "Write at most 3 sentences, apart from the title",
+        # another form of the word
+        "The document must include the word 'machine learning' in French.",
+        "Include the word 'hello' in spanish",
+        "Include the words 'hello' and 'bye' in Spanish",
+        "Include the word 'hello' translated to French",
+        "Include the word 'hello'. Translate it to French",
+        "Highlight the word 'hello' in French",
+        "Use the word 'run' in the past tense",
+        "Use the word 'river' in its plural form",
+        "Use the word 'river' spelled backwards",
+        "Write a poem using the word 'river' spelled backwards",
+        # a number that may be rough, a part, or no case at all
+        "Maintain a word count of 200 words",
+        "Keep the word count at 150",
+        "The maximum number of sentences is exactly 3",
+        "Keep it small",
+        "The response should be small",
+        "Use small text",
+        "Mention all capitals",
+        "Include all capitals",
+        "Use at most twenty twenty words",
+        "Use at most one two three words",
+        # of the input
+        "The original question must contain the word 'why'",
+        "The seed sentence must contain the word 'why'",
+        "Include the word 'hello' and write it in French",
+        "Include the phrase 'hello' in its French version",
+        "End with the phrase goodbye in Spanish",
+        "Include 'a', 'b' / 'c'",
+    ],
+)
+def test_not_what_it_looks_like(text: str) -> None:
+    constraint = parse_constraint(text)
+    assert (constraint.reading, constraint.spec) == (Reading.NEEDS_JUDGE, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("The maximum number of sentences is 3", Spec(SENTENCES, high=3)),
+        ("Maximum sentence count: 3", Spec(SENTENCES, high=3)),
+        ("Maximum number of paragraphs: 3", Spec(PARAGRAPHS, high=3)),
+        ("The maximum number of words is less than 30", Spec(WORDS, high=29)),
+        ("Keep the number of paragraphs at 3", Spec(PARAGRAPHS, low=3, high=3)),
+        ("Maintain a sentence count of 5", Spec(SENTENCES, low=5, high=5)),
+        ("Keep a bullet point count of 4", Spec(BULLETS, low=4, high=4)),
+        ("Keep the word count to 150", Spec(WORDS, high=150)),
+        ("Maintain a paragraph limit of 3", Spec(PARAGRAPHS, high=3)),
+        ("Maintain a word count within 150", Spec(WORDS, high=150)),
+        ("Use 0 commas", Spec(Kind.COMMAS, high=0)),
+        ("zero exclamation marks", Spec(Kind.MARKS, high=0, text="!")),
+        ("between three and five sentences", Spec(SENTENCES, low=3, high=5)),
+        ("from one to two sentences", Spec(SENTENCES, low=1, high=2)),
+        ("Use at most one hundred and twenty-five words", Spec(WORDS, high=125)),
+        ("one hundred and twenty-five words at most", Spec(WORDS, high=125)),
+        ("twenty-five sentences", Spec(SENTENCES, low=25, high=25)),
+        ("between one hundred and two hundred words", Spec(WORDS, low=100, high=200)),
+        ("Use at most a hundred and fifty words", Spec(WORDS, high=150)),
+        ("Do not use 'a'/'b'", Spec(KEYWORDS, high=0, text="a\nb")),
+        ("Do not use any of the words 'a' and 'b'", Spec(KEYWORDS, high=0, text="a\nb")),
+        ("Include all of the words 'a' and 'b'", Spec(KEYWORDS, low=1, text="a\nb")),
+        ("Use small letters", Spec(Kind.LOWERCASE)),
+        ("Write in all capitals", Spec(Kind.UPPERCASE)),
+        ("Write in block letters", Spec(Kind.UPPERCASE)),
+        ("End with the exact words hope this helps", Spec(Kind.ENDS_WITH, text="hope this helps")),
+        ("End with the words of 'Amazing Grace'", Spec(Kind.ENDS_WITH, text="Amazing Grace")),
+    ],
+)
+def test_what_looks_alike_is_read(text: str, spec: Spec) -> None:
+    assert reading_of(text, Reading.EQUIVALENT) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("Use the word 'might' in a sentence.", Spec(KEYWORD, low=1, text="might")),
+        ("Use 'river' in a paragraph", Spec(KEYWORD, low=1, text="river")),
+        ("Highlight 'a'/'b' in bold", Spec(Kind.HIGHLIGHTS, low=1, text="**")),
+        ("Write 5 sentences in a paragraph", Spec(SENTENCES, low=5)),
+        (
+            "Your answer must contain exactly 2 paragraphs separated by *** and start the second paragraph with the "
+            "word 'Therefore'.",
+            None,
+        ),
+    ],
+)
+def test_a_part_that_is_not_cut_out(text: str, spec: Spec | None) -> None:
+    if spec is None:
+        assert parse_constraint(text).reading is Reading.NEEDS_JUDGE
+    else:
+        assert reading_of(text, Reading.NECESSARY) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("Do not use more than 3 sentences in a paragraph", Spec(SENTENCES, high=3, scope=Scope.EACH_PARAGRAPH)),
+        ("Use at most 10 words in a sentence", Spec(WORDS, high=10, scope=EACH)),
+        ("Do not use the word 'a' in a sentence", Spec(KEYWORD, high=0, text="a", scope=EACH)),
+        ("Each sentence must not contain commas", Spec(Kind.COMMAS, high=0, scope=EACH)),
+        ("Do not use more than 5 words in each sentence", Spec(WORDS, high=5, scope=EACH)),
+    ],
+)
+def test_scoped_bounds_and_bans(text: str, spec: Spec) -> None:
+    assert reading_of(text, Reading.SCOPED) == spec
+
+
 # --- Chinese
 
 
@@ -210,6 +383,13 @@ def test_chinese_numbers(text: str, n: int) -> None:
         ("不得使用逗号", Spec(Kind.COMMAS, high=0)),
         ("禁止使用任何标点符号", Spec(Kind.MARKS, high=0)),
         ("禁止使用感叹号", Spec(Kind.MARKS, high=0, text="!")),
+        ("不要使用逗号！", Spec(Kind.COMMAS, high=0)),
+        ("不超过100字！", Spec(WORDS, high=100)),
+        ("用两三句话回答", Spec(SENTENCES, low=2, high=3)),
+        ("用三五句话回答", Spec(SENTENCES, low=3, high=5)),
+        ("请用七八句话描述", Spec(SENTENCES, low=7, high=8)),
+        ("至少一百零五字", Spec(WORDS, low=105)),
+        ("限制在50到100字", Spec(WORDS, low=50, high=100)),
     ],
 )  # fmt: skip
 def test_chinese_equivalent(text: str, spec: Spec) -> None:
@@ -241,6 +421,22 @@ def test_chinese_necessary(text: str, spec: Spec) -> None:
         "不超过100字，除非必要",
         "包含三个例子",
         "用中文和英文双语回答问题。",
+        "可以使用'创新'一词",  # a permission
+        "可以用中文回答",
+        "不超过一二百字",  # one or two hundred
+        "至少十七八句",
+        "用三两句话回答",
+        "不超过二零字",
+        "不超过50到100字",
+        "少于50到100字",
+        "至少50到100字",
+        "字数不超过50到100",
+        "不超过100字,标题除外",
+        "不超过100字，不包括标题",
+        "不超过100字，标题不计",
+        "不超过一百字，标点不算",
+        "使用'首先'以外的词",
+        "回答是中文？",
     ],
 )
 def test_chinese_left_to_the_judge(text: str) -> None:
