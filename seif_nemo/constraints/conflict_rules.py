@@ -289,7 +289,7 @@ def _lift(whole: Counts, part: Measure, specs: Sequence[Spec], watched: frozense
 def _ifeval_problem(specs: Sequence[Spec]) -> str | None:
     """Counts by the rules of IFEval are only compared with themselves, and only where one number is behind both bounds.
 
-    Both definitions of upper and lower case need a letter of that case and none of the other, so they do mix.
+    Under both definitions lower case allows no capital letter and upper case needs one, so they do mix.
     """
     cases = {s.kind for s in specs if s.scope is Scope.RESPONSE and s.kind in (Kind.UPPERCASE, Kind.LOWERCASE)}
     if len(cases) > 1:

@@ -14,34 +14,45 @@ from seif_nemo.constraints.text import (
     count_tables,
     fold,
     headings,
-    numbered_items,
+    lines_without_code,
     words,
 )
 
-_HTML = r"<({0})>([^<\n]++)</\1>"
+_HTML = r"<(?P<{0}>{1})>([^<\n]++)</(?P={0})>"
 _STARS_BOLD = re.compile(r"\*\*(?=\S)((?:[^*\n]|\*(?!\*))++)\*\*")
 _LINES_BOLD = re.compile(r"(?<!\w)__(?=\S)((?:[^_\n]|_(?!_))++)__(?!\w)")
-_HTML_BOLD = re.compile(_HTML.format("b|strong"), re.IGNORECASE)
-_STARS = re.compile(r"(?<!\*)\*(?=[^\s*])([^*\n]++)\*(?!\*)")
+_HTML_BOLD = re.compile(_HTML.format("bold", "b|strong"), re.IGNORECASE)
+_STARS = re.compile(r"(?<![*a-zA-Z0-9])\*(?=[^\s*])([^*\n]++)\*(?![*a-zA-Z0-9])")  # not in 2*x*y
 _LINES = re.compile(r"(?<![\w])_(?=[^\s_])([^_\n]++)_(?!\w)")
 _MARKED = re.compile(r"==(?=[^\s=])([^=\n]++)==")
-_HTML_EMPHASIS = re.compile(_HTML.format("em|i|mark|u"), re.IGNORECASE)
+_HTML_EMPHASIS = re.compile(_HTML.format("other", "em|i|mark|u"), re.IGNORECASE)
+_BOLD = (_STARS_BOLD, _LINES_BOLD, _HTML_BOLD)
+_ANY_BOLD = re.compile("|".join(pattern.pattern for pattern in _BOLD), re.IGNORECASE)
+_ANY = re.compile(
+    "|".join(pattern.pattern for pattern in (*_BOLD, _STARS, _LINES, _MARKED, _HTML_EMPHASIS)), re.IGNORECASE
+)
+_TAG = re.compile(r"</?[a-z]++>", re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*+[*+\-][ \t]++", re.MULTILINE)
 _OTHER = re.compile(
-    r"^[ \t]*+(?:```|~~~|> ?\S|(?:-[ \t]*+){3,}+$|(?:\*[ \t]*+){3,}+$|(?:_[ \t]*+){3,}+$)"  # code, quotation, rule
+    r"^[ \t]*+(?:```|~~~|> ?\S|\d{1,3}[.)][ \t]++\S|(?:-[ \t]*+){3,}+$|(?:\*[ \t]*+){3,}+$|(?:_[ \t]*+){3,}+$)"  # code, quotation, number, rule
     r"|`[^`\n]++`|~~[^~\n]++~~|\[[^\[\]\n]++\]\([^()\s]++\)",  # code within a line, link
     re.MULTILINE,
 )
 _ENDS = "\ue000"  # stands between two spans, so that no phrase is found across them
 # Marks that NFKC does not make one of ASCII.
-_ASCII_MARK = {"。": ".", "、": ",", "﹒": ".", "–": "—", "―": "—"}
+_ASCII_MARK = {"。": ".", "―": "—"}
 _IN_WORDS = frozenset("'-")
+
+
+def _prose(text: str) -> str:
+    """The text without its blocks of code and list marks, neither of which emphasise anything."""
+    return _LIST_MARK.sub("", "\n".join(lines_without_code(text)))
 
 
 @remember(maxsize=64)
 def _spans(text: str, bold: bool) -> str:
     """Folded texts in bold (or in any emphasis), side by side."""
-    body = _LIST_MARK.sub("", text)
+    body = _prose(text)
     found = [m[1] for pattern in (_STARS_BOLD, _LINES_BOLD) for m in pattern.finditer(body)]
     found += [m[2] for m in _HTML_BOLD.finditer(body)]
     if not bold:
@@ -56,22 +67,16 @@ def missing_emphasis(text: str, phrases: str, *, bold: bool) -> str | None:
     return next((p for p in phrases.split("\n") if not count_phrase(spans, p, whole_words=True)), None)
 
 
-def count_bold(text: str) -> int:
-    """Sections **in bold** that hold a word."""
-    return sum(bool(words(m[1])) for m in _STARS_BOLD.finditer(_LIST_MARK.sub("", text)))
+def count_emphasis(text: str, *, bold: bool) -> int:
+    """Emphasised sections (or only those in bold) that hold a word. One within another is not counted."""
+    pattern = _ANY_BOLD if bold else _ANY
+    return sum(bool(words(_TAG.sub("", m.group()))) for m in pattern.finditer(_prose(text)))
 
 
 def has_markup(text: str) -> bool:
     """Some heading, list, emphasis, code, quotation, link, table or rule that markdown renders."""
     is_listed = any(line.lstrip()[:1] in ("*", "-", "+") for line in text.split("\n")) and bool(bullets(text))
-    return bool(
-        is_listed
-        or headings(text)
-        or numbered_items(text)
-        or count_tables(text)
-        or _spans(text, False)
-        or _OTHER.search(text)
-    )
+    return bool(is_listed or headings(text) or count_tables(text) or _spans(text, False) or _OTHER.search(text))
 
 
 def _ascii_mark(char: str) -> str:

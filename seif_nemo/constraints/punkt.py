@@ -16,10 +16,10 @@ from functools import lru_cache
 from itertools import pairwise
 
 # Abbreviations that constraints/text.py knows, too, in small letters: titles and firms; months and days.
-NAME_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof rep reps sen gen col lt maj adm st jr sr messrs inc corp co cos ltd bros cie".split()
-)
-DATE_ABBREVIATIONS = frozenset("jan feb aug sep sept oct nov dec tues wed fri".split())
+_NAME_WORDS = "mr mrs ms dr prof rep reps sen gen col lt maj adm st jr sr messrs inc corp co cos ltd bros cie"
+_DATE_WORDS = "jan feb aug sep sept oct nov dec tues wed fri"
+NAME_ABBREVIATIONS = frozenset(_NAME_WORDS.split())
+DATE_ABBREVIATIONS = frozenset(_DATE_WORDS.split())
 # Others that only newspapers are full of: states of the USA, units, firms, initials. More of them would change what
 # IFEval's checkers count.
 _ABBREVIATION_WORDS = """

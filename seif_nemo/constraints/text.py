@@ -42,15 +42,19 @@ _WORD = re.compile(rf"[{_CJK}]|(?:{_LETTERS})++(?:(?:{_JOINT})(?:{_LETTERS})++){
 _WORD_CHAR = re.compile(_LETTERS)
 _FIRST_PART = re.compile(r"[^\-]++")
 
-COMMAS = ",，、،﹐"
+COMMAS = ",，،﹐"  # "、" has a name of its own in Chinese
 
 _TITLE = re.compile(r"<<([^<>\n]*)>>")
 _LEADING_TITLE = re.compile(r"\s*+<<[^<>\n]*>>[ \t]*+(?:\n|$)")
-_BULLET = re.compile(r"^[ \t]*+[*•◦‣▪+\-–][ \t]++(?=\S)", re.MULTILINE)
-_NUMBERED = re.compile(r"^[ \t]*+\d{1,3}[.)][ \t]++(?=\S)")
-_ITEM = re.compile(r"[ \t]*+\"*+[ \t]*+(?:[*•◦‣▪+\-–]|\d{1,3}[.)])[ \t]++(?=\S)")
+# What markdown has needs white space after it; a dot that no keyboard has, and numbers before CJK text, do not.
+_BULLET_MARK = r"(?:[*+\-–][ \t]++|[•◦‣▪●○■·][ \t]*+)(?=\S)"
+_NUMBER_MARK = r"(?:\*\*|__)?\d{1,3}(?:[.)](?:[ \t]++(?=\S)|(?=[^\W\d_a-zA-Z]))|[、．）][ \t]*+(?=[^\s\d]))"
+_BULLET = re.compile(rf"[ \t]*+{_BULLET_MARK}")
+_NUMBERED = re.compile(rf"[ \t]*+{_NUMBER_MARK}")
+_ITEM = re.compile(rf"[ \t]*+\"*+[ \t]*+(?:{_BULLET_MARK}|{_NUMBER_MARK})")
 _TABLE_RULE = re.compile(r"[ \t]*+\|?+(?=[ \t:|]*-)(?:[ \t]*+:?+-++:?+[ \t]*+(?:\||$)){1,64}+[ \t]*+")
-_HEADING = re.compile(r"[ \t]*+#{1,6}[ \t]")
+_HEADING = re.compile(r"[ \t]*+#{1,6}(?:[ \t]|(?=[^\W\d_a-zA-Z][^#]*+$))")
+_CODE = re.compile(r"[ \t]*+(```|~~~)[^`]*+$")
 _DIVIDER = re.compile(r"[ \t]*+(?:\*[ \t]*+){3,}+$|[ \t]*+(?:-[ \t]*+){3,}+$|[ \t]*+(?:_[ \t]*+){3,}+$")
 # Each run of stops is looked at once, from its start.
 _SENTENCE_END = re.compile(r"(?:(?<![.!?…।॥؟۔])[.!?…।॥؟۔]++|[。！？]++)[\"')\]*_»}」』]*+")
@@ -61,14 +65,14 @@ _CLOSING_QUOTE = re.compile(r"[\"'»」』]")
 _SAYS = re.compile(r"[^\W\d_]{1,6}?(?:(?<!小)说|问(?!题)|喊|回答|叫道|笑道)")
 # What never ends a sentence, what does so before neither names nor numbers, what is a word of its own unless a number
 # follows, and what ends a sentence before a capital letter alone.
-_NUMERALS = frozenset("一二三四五六七八九十")
 _INNER = frozenset({"e.g", "i.e", "cf", "vs"})
-_ABBREVIATIONS = NAME_ABBREVIATIONS | frozenset("capt hon rev sgt approx u.s u.k a.m p.m al dept est".split())
+_ABBREVIATED = "capt hon rev sgt approx u.s u.k a.m p.m al dept est"
+_ABBREVIATIONS = NAME_ABBREVIATIONS | frozenset(_ABBREVIATED.split())
 _BEFORE_NUMBERS = frozenset({"no", "fig"})
-_BEFORE_CAPITALS = DATE_ABBREVIATIONS | frozenset(
-    "etc mon thu thur thurs ft lb lbs oz kg km cm mm hr hrs yr yrs".split()
-)
+_UNITS = "etc mon thu thur thurs ft lb lbs oz kg km cm mm hr hrs yr yrs"
+_BEFORE_CAPITALS = DATE_ABBREVIATIONS | frozenset(_UNITS.split())
 _INITIALS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})++")  # "Ph.D", "a.k.a"
+_NUMERALS = frozenset("一二三四五六七八九十")  # "一.苹果" is an item
 # Words that open sentences and that neither a name nor a time zone starts with, in capitals.
 _OPENING_WORDS = """
 a an the this that these those there here i you he she it we they my your his her its our their
@@ -175,20 +179,20 @@ def count_phrase(folded: str, phrase: str, *, whole_words: bool) -> int:
 
 # --- the two ends
 
-_OPENERS = " \t\n\r\"'*_#>`([{•+-–"
-_CLOSERS = " \t\n\r\"'*_`)]}>"
+_OPENERS = " \t\n\r\"'*_#>`([{+-–•◦‣▪●○■·「『"
+_CLOSERS = " \t\n\r\"'*_`)]}>」』"
 _STOPS = ".!?…。！？।॥؟۔"
 
 
 def phrase_core(phrase: str) -> str:
     """A start or end phrase in folded form, without the stop or comma that belongs to the sentence around it."""
-    return " ".join(fold(phrase).strip("\"'").rstrip(".,;: ").split())
+    return " ".join(fold(phrase).strip("\"'「」『』").rstrip(".,;: ").split())
 
 
 def starts_with(text: str, phrase: str) -> bool:
     """The phrase comes first, after quotation marks, a title on a line of its own, and list or emphasis marks."""
     folded, core = fold(text), phrase_core(phrase)
-    body = folded.lstrip("\"' \t\n")
+    body = folded.lstrip("\"' \t\n「『")
     title = _LEADING_TITLE.match(body)
     body = body[title.end() :] if title is not None else body
     body = body.lstrip(_OPENERS) if is_wordy(core[:1]) else body.lstrip()
@@ -216,18 +220,42 @@ def titles(text: str) -> list[str]:
     return [inner for inner in _TITLE.findall(text) if words(inner)]
 
 
+def _in_code(lines: list[str]) -> list[bool]:
+    """Which lines are in a block of code that is closed, or are its fences."""
+    flags = [False] * len(lines)
+    start, mark = 0, ""
+    for number, line in enumerate(lines):
+        fence = _CODE.match(line)
+        if fence is None:
+            continue
+        if not mark:
+            start, mark = number, fence[1]
+        elif fence[1] == mark and line.strip() == mark:
+            flags[start : number + 1] = [True] * (number + 1 - start)
+            mark = ""
+    return flags
+
+
+def lines_without_code(text: str) -> list[str]:
+    """The lines outside of blocks of code, where a list mark or a bracket is what it looks like."""
+    lines = text.split("\n")
+    if "```" not in text and "~~~" not in text:
+        return lines
+    return [line for line, is_code in zip(lines, _in_code(lines), strict=True) if not is_code]
+
+
 def bullets(text: str, mark: str | None = None) -> list[str]:
-    """Contents of markdown bullet lines ("* x", "- x", "• x") that hold a word; of those with this mark, if given."""
-    body = text.strip('"')
-    lines = [line for line in body.split("\n") if not _DIVIDER.match(line)]
+    """Contents of bullet lines ("* x", "- x", "•x") that hold a word; of those with this mark, if given."""
+    lines = [line for line in lines_without_code(text.strip('"')) if not _DIVIDER.match(line)]
     lines = [line for line in lines if _BULLET.match(line) and (mark is None or line.lstrip(" \t").startswith(mark))]
     items = [_BULLET.sub("", line, count=1) for line in lines]
     return [item for item in items if words(item)]
 
 
 def numbered_items(text: str) -> list[str]:
-    """Contents of lines such as "1. x" and "2) x" that hold a word."""
-    items = [_NUMBERED.sub("", line, count=1) for line in text.strip('"').split("\n") if _NUMBERED.match(line)]
+    """Contents of lines such as "1. x", "2) x", "**3. x**" and "4、文" that hold a word."""
+    lines = [line for line in lines_without_code(text.strip('"')) if _NUMBERED.match(line)]
+    items = [_NUMBERED.sub("", line, count=1) for line in lines]
     return [item for item in items if words(item)]
 
 
@@ -237,8 +265,8 @@ def items(text: str) -> list[str]:
 
 
 def headings(text: str) -> list[str]:
-    """Markdown headings ("# x" to "###### x") that hold a word."""
-    return [line for line in text.split("\n") if _HEADING.match(line) and words(line)]
+    """Markdown headings ("# x" to "###### x", "#文") that hold a word."""
+    return [line for line in lines_without_code(text) if _HEADING.match(line) and words(line)]
 
 
 def count_tables(text: str) -> int:
@@ -256,14 +284,16 @@ def _is_frame(line: str) -> bool:
 def paragraphs(text: str, divider: str | None = None) -> list[str]:
     """Paragraphs that hold a sentence, separated by blank lines or rules; by `divider` alone where one is named.
 
-    A list of items that no stop ends is none, nor is a heading; parts between dividers need a word only.
+    A list of items that no stop ends is none, nor is a heading; parts between dividers need a word only. A block of
+    code is never cut, so that what is code in the whole text is code in its paragraph.
     """
     if divider is not None:
         return [part for part in text.split(divider) if words(part)]
     parts: list[str] = []
     current: list[str] = []
-    for line in [*text.split("\n"), ""]:
-        if line.strip() and not _DIVIDER.match(line):
+    lines = [*text.split("\n"), ""]
+    for line, is_code in zip(lines, _in_code(lines), strict=True):
+        if is_code or (line.strip() and not _DIVIDER.match(line)):
             current.append(line)
         elif current:
             parts.append("\n".join(current))
@@ -339,9 +369,9 @@ def _stop_ends(block: str, match: re.Match[str], following: re.Match[str], *, in
         return False
     if folded in _BEFORE_NUMBERS:
         return not following.group().isdigit()
-    if folded in _BEFORE_CAPITALS or _INITIALS.fullmatch(word):
-        if following.group().islower() or following.group().isdigit():
-            return False
+    goes_on = following.group().islower() or following.group().isdigit()
+    if goes_on and (folded in _BEFORE_CAPITALS or _INITIALS.fullmatch(word) is not None):
+        return False
     opener = _NEXT_WORD.match(block, following.start())
     if opener is not None and opener[1][0].isupper() and opener[1].casefold() in _OPENING:
         return True

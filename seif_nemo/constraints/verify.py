@@ -17,7 +17,7 @@ from typing import cast
 
 from seif_nemo.constraints.ifeval_rules import verify_ifeval
 from seif_nemo.constraints.language import language_problem
-from seif_nemo.constraints.markup import count_bold, count_marks, has_markup, missing_emphasis
+from seif_nemo.constraints.markup import count_emphasis, count_marks, has_markup, missing_emphasis
 from seif_nemo.constraints.seed_demands import wants_one_word
 from seif_nemo.constraints.specs import COUNT_KINDS
 from seif_nemo.constraints.text import (
@@ -30,6 +30,7 @@ from seif_nemo.constraints.text import (
     fold,
     headings,
     items,
+    lines_without_code,
     numbered_items,
     paragraphs,
     sentences,
@@ -47,8 +48,7 @@ Counter = Callable[[str, str], Counts]  # (clean text, the spec's text or "") ->
 Check = Callable[[str, str, str], str | None]  # (clean text, raw response, the spec's text or "") -> what is wrong
 
 _PLACEHOLDER = re.compile(r"\[([^\[\]\n]++)\](?!\()")
-_LIST_MARK = re.compile(r"^[ \t]*+[*+\-][ \t]++", re.MULTILINE)
-_HIGHLIGHT = re.compile(r"\*\*(?=[^\s*])[^*\n]++\*\*|(?<!\*)\*(?=[^\s*])[^*\n]++\*(?!\*)")
+_CHECKBOX = re.compile(r"^[ \t]*+[*+\-•][ \t]++\[[xX]\](?=[ \t])", re.MULTILINE)
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n?```", re.DOTALL | re.IGNORECASE)
 
 
@@ -76,13 +76,8 @@ def _count_capitals(text: str, _: str) -> Counts:
 
 
 def _count_placeholders(text: str, _: str) -> Counts:
-    return _same(sum(any(c.isalpha() for c in inner) and bool(words(inner)) for inner in _PLACEHOLDER.findall(text)))
-
-
-def _count_highlights(text: str, mark: str) -> Counts:
-    if mark:
-        return _same(count_bold(text))
-    return _same(sum(bool(words(found)) for found in _HIGHLIGHT.findall(_LIST_MARK.sub("", text))))
+    found = _PLACEHOLDER.findall(_CHECKBOX.sub("", "\n".join(lines_without_code(text))))
+    return _same(sum(any(c.isalpha() for c in inner) and bool(words(inner)) for inner in found))
 
 
 def _count_sections(text: str, splitter: str) -> Counts:
@@ -109,7 +104,7 @@ COUNTERS: dict[Kind, Counter] = {
     Kind.PARAGRAPHS: lambda text, divider: _same(len(paragraphs(text, divider or None))),
     Kind.BULLETS: lambda text, mark: _same(len(bullets(text, mark or None))),
     Kind.PLACEHOLDERS: _count_placeholders,
-    Kind.HIGHLIGHTS: _count_highlights,
+    Kind.HIGHLIGHTS: lambda text, mark: _same(count_emphasis(text, bold=bool(mark))),
     Kind.SECTIONS: _count_sections,
     Kind.KEYWORD: _count_keyword,
     Kind.KEYWORDS: _count_keywords,
@@ -117,7 +112,7 @@ COUNTERS: dict[Kind, Counter] = {
     Kind.CAPITAL_WORDS: _count_capitals,
     Kind.COMMAS: lambda text, _: _same(sum(c in COMMAS for c in text)),
     Kind.MARKS: count_marks,
-    Kind.DIGITS: lambda text, _: _same(sum(c.isdigit() for c in text)),
+    Kind.DIGITS: lambda text, _: _same(sum(c.isdecimal() for c in text)),
     Kind.CHARACTERS: lambda text, _: _same(len(text)),
     Kind.LINES: lambda text, _: _same(sum(bool(line.strip()) for line in text.split("\n"))),
     Kind.NUMBERED: lambda text, _: _same(len(numbered_items(text))),
@@ -148,7 +143,7 @@ def _check_uppercase(text: str, _: str, code: str) -> str | None:
 def _check_lowercase(text: str, _: str, code: str) -> str | None:
     if any(c.isupper() or c.istitle() for c in text):
         return "has capital letters"
-    if not any(c.islower() for c in text):
+    if not any(map(str.isalpha, text)):  # what is left has no case
         return "has no lowercase letters"
     return language_problem(text, code) if code else None
 

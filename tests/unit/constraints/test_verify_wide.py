@@ -107,3 +107,48 @@ def test_hostile_stops_are_read_in_time(piece: str) -> None:
 )
 def test_signs_of_vowels_cut_no_word(text: str, expected: int) -> None:
     assert len(words(clean(text))) == expected
+
+
+# --- marks and case
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "response", "expected"),
+    [
+        (Kind.COMMAS, "", "苹果、梨，好", 1),
+        (Kind.MARKS, "、", "苹果、梨，好", 1),
+        (Kind.MARKS, "—", "plain text – range — x―y", 2),
+        (Kind.DIGITS, "", "x² ½ ① 5", 1),
+        (Kind.HEADINGS, "", "# A\n```\n# a comment\n```\n#标题\n#话题# 好\n#tag", 2),
+        (Kind.BULLETS, "", "- a\n```py\n- b\n\n* c\n```\n~~~\n- d\n~~~\n```\n- open", 2),
+        (Kind.BULLETS, "", "•一\n● one\n· 一\n-一", 3),
+        (Kind.NUMBERED, "", "1、一个\n2.一个\n**3. one**\n4）一\n5.5 x\n6、7、8\n```\n9. x\n```", 4),
+        (Kind.PLACEHOLDERS, "", "- [x] done\n* [X] done\n[name]\n```\n[in code]\n```", 1),
+        (Kind.HIGHLIGHTS, "", "2*x*y and a*b*c, 这是*重点*内容", 1),
+        (Kind.HIGHLIGHTS, "", "_x_ __y__ <b>z</b> <i> </i> ==u== *v* **w** **a *b* c** snake_case_x", 7),
+        (Kind.HIGHLIGHTS, "", "```\n*x*\n```\n*y*", 1),
+        (Kind.HIGHLIGHTS, "**", "__x__ <b>y</b> **z** *u* <STRONG>v</STRONG> <b> </b>", 4),
+        (Kind.PARAGRAPHS, "", "a\n\n```\nb\n\nc\n```\n\nd", 3),
+        (Kind.PARAGRAPHS, "", "a\n\n```\nb\n\nc", 3),
+    ],
+)
+def test_counts(kind: Kind, text: str, response: str, expected: int) -> None:
+    assert count(kind, response, text) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "good", "bad"),
+    [
+        (Spec(Kind.LOWERCASE), ["你好，世界", "你好 world"], ["你好 World", "12 34"]),
+        (Spec(Kind.UPPERCASE), ["你好 WORLD"], ["你好，世界"]),
+        (Spec(Kind.STARTS_WITH, text="你好"), ["「你好」，世界", "『你好』", "● 你好"], ["说「你好」"]),
+        (Spec(Kind.STARTS_WITH, text="「你好」"), ["「你好」，世界", "你好，世界"], ["说「你好」"]),
+        (Spec(Kind.ENDS_WITH, text="谢谢"), ["好的，「谢谢」", "好的，「谢谢。」"], ["「谢谢」你"]),
+        (Spec(Kind.BOLD, text="x"), ["a **x**"], ["a\n```\n**x**\n```"]),
+        (Spec(Kind.MARKDOWN), ["1. one\n2. two"], ["1、苹果"]),
+    ],
+    ids=str,
+)
+def test_rules(spec: Spec, good: list[str], bad: list[str]) -> None:
+    assert [response for response in good if not passes(spec, response)] == []
+    assert [response for response in bad if passes(spec, response)] == []
