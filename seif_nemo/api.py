@@ -9,7 +9,9 @@ be missing depends on the constraint alone: `undecided` finds such constraints b
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Real
 from typing import Any, cast
 
 from seif_nemo.config.reward import JudgeMode, RewardConfig
@@ -26,6 +28,7 @@ from seif_nemo.judging.tasks import (
     SEED,
     SPECS,
     Task,
+    kind_of,
     parse_object,
     read_demands,
     read_task,
@@ -62,8 +65,9 @@ def judge_rows(
 ) -> list[Score]:
     """One Score per row; a row is what one line of the command's input holds. All questions go to `ask` in one call.
 
-    Without `ask`, what no rule covers is missing. `loose` is IFEval's loose criterion, for instruction ids.
-    Raises ValueError that names the row and the key for a row that cannot be read.
+    Without `ask`, what no rule covers is missing. `loose` is IFEval's loose criterion, for instruction ids and
+    specs; texts in `constraints` are always judged strictly. Raises ValueError that names the row and the key for a row
+    that cannot be read.
     """
     return judge_tasks([_read(index, row) for index, row in enumerate(rows)], ask=ask, loose=loose)
 
@@ -150,8 +154,12 @@ def compute_score(
     verl/experimental/reward_loop/reward_manager/naive.py of github.com/verl-project/verl.
     """
     _check_replacement("missing_score", missing_score)
-    fields = parse_object(ground_truth) if isinstance(ground_truth, str) else ground_truth
-    task = read_task(_plain_row({**_without_response(fields), RESPONSE: solution_str}))
+    try:
+        fields = parse_object(ground_truth) if isinstance(ground_truth, str) else ground_truth
+        row = {**_without_response(fields), RESPONSE: solution_str}
+    except ValueError as error:
+        raise ValueError(f"ground_truth: {error}") from error
+    task = read_task(_plain_row(row))
     score = judge_tasks([task], ask=ask, loose=loose)[0]
     counts = {outcome: sum(v.outcome is outcome for v in score.verdicts) for outcome in Outcome}
     return {
@@ -184,10 +192,10 @@ def make_trl_reward(*, ask: AskQuestions | None = None, loose: bool = False) -> 
         for key, values in {"prompts": prompts, **given}.items():
             if len(values) != len(completions):
                 raise ValueError(f"{key!r} has {len(values)} entries but 'completions' has {len(completions)}")
-        rows: list[dict[str, object]] = [
-            {RESPONSE: _said(completion, role="assistant"), PROMPT: _said(prompt, role="user")}
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        rows: list[dict[str, object]] = []
+        for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            with _row(index):
+                rows.append({RESPONSE: _said(completion, role="assistant"), PROMPT: _said(prompt, role="user")})
         for index, row in enumerate(rows):
             row.update({key: values[index] for key, values in given.items()})
         return [score.follow_rate for score in judge_rows(rows, ask=ask, loose=loose)]
@@ -218,23 +226,39 @@ def nemo_rl_rewards(
     _check_replacement("missing_reward", missing_reward)
     if len(message_log_batch) != len(metadata):
         raise ValueError(f"'metadata' has {len(metadata)} entries but 'message_log_batch' has {len(message_log_batch)}")
-    rows = [
-        {**_without_response(fields), RESPONSE: _said(log, role="assistant")}
-        for log, fields in zip(message_log_batch, metadata, strict=True)
-    ]
+    rows: list[dict[str, object]] = []
+    for index, (log, fields) in enumerate(zip(message_log_batch, metadata, strict=True)):
+        with _row(index):
+            rows.append({**_without_response(fields), RESPONSE: _said(log, role="assistant")})
     scores = judge_rows(rows, ask=ask, loose=loose)
     return [_number(score, missing_reward, "missing_reward") for score in scores]
 
 
 def _read(index: int, row: Mapping[str, object]) -> Task:
-    try:
+    with _row(index):
         return read_task(_plain_row(row))
+
+
+@contextmanager
+def _row(index: int) -> Generator[None, None, None]:
+    """A ValueError of the block names the row."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"row {index}: {shorten(str(error))}") from error
 
 
 def _plain_row(row: Mapping[str, object]) -> dict[str, object]:
-    return {str(key): _plain(value) for key, value in row.items()}
+    try:
+        return {str(key): _plain(value) for key, value in _object(row).items()}
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _object(row: object) -> Mapping[str, object]:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"not an object but {kind_of(row)}")
+    return cast(Mapping[str, object], row)
 
 
 def _plain(value: object) -> object:
@@ -249,10 +273,10 @@ def _plain(value: object) -> object:
     return _plain(to_list()) if callable(to_list) else value
 
 
-def _without_response(fields: Mapping[str, object]) -> Mapping[str, object]:
-    if RESPONSE in fields:
+def _without_response(fields: object) -> Mapping[str, object]:
+    if RESPONSE in _object(fields):
         raise ValueError(f"{RESPONSE!r} is given twice: by the trainer and by the data set")
-    return fields
+    return _object(fields)
 
 
 def _said(turn: object, *, role: str) -> object:
@@ -261,7 +285,7 @@ def _said(turn: object, *, role: str) -> object:
         return turn
     for message in reversed(cast(Sequence[object], turn)):
         if not isinstance(message, Mapping):
-            raise ValueError(f"a message must be an object with 'role' and 'content', not {type(message).__name__}")
+            raise ValueError(f"a message must be an object with 'role' and 'content', not {kind_of(message)}")
         fields = cast(Mapping[str, object], message)
         if fields.get("role") == role:
             return _content(fields.get("content"))
@@ -277,15 +301,16 @@ def _content(content: object) -> object:
 
 
 def _check_replacement(name: str, value: float | None) -> None:
-    if value is not None and (value in (0, 1) or not math.isfinite(value)):
-        raise ValueError(f"{name}={value} must be a finite number other than 0 and 1, which say failed and passed")
+    is_worth = isinstance(value, Real) and value not in (0, 1) and math.isfinite(value)
+    if value is not None and not is_worth:
+        raise ValueError(f"{name}={value!r} must be a finite number other than 0 and 1, which say failed and passed")
 
 
 def _number(score: Score, replacement: float | None, name: str) -> float:
     if score.follow_rate is not None:
         return score.follow_rate
     if replacement is not None:
-        return replacement
+        return float(replacement)
     missing = [f"{n}: {v.evidence}" for n, v in enumerate(score.verdicts) if v.outcome is Outcome.MISSING]
     raise MissingVerdictError(
         f"no verdict on constraint {shorten('; '.join(missing))}. Find such rows with seif_nemo.api.undecided and "

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from errno import EBADF
 from pathlib import Path
+from stat import S_ISDIR, S_ISFIFO, S_ISREG
 from types import FrameType
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
-from seif_nemo.judging.streams import MAX_LINE_BYTES, Judged, judge_lines, open_whole, read_lines
+from seif_nemo.judging.streams import MAX_LINE_BYTES, Judged, file_status, judge_lines, open_whole, read_lines
 from seif_nemo.protocols.judging import JudgeUnavailableError
 from seif_nemo.roles.judger import AskQuestions
 
@@ -32,9 +34,10 @@ and, optionally, "seed_question" (what was asked without the constraints) and "p
 A line of output per line of input, in order:
   {{"index": 0, "follow_rate": 1.0, "error": null,
    "verdicts": [{{"verdict": "passed", "source": "rule", "evidence": "12 words, at least 10"}}]}}
-"verdict" is passed, failed or missing, "source" is rule, model or null (nobody could say). "follow_rate" is null if a
-verdict is missing. A bad row has no verdicts and an "error" that names the line and the key. Lines of more than
-{MAX_LINE_BYTES} bytes are bad rows.
+"verdict" is passed, failed or missing. "source" is rule or model, the model also where it was asked and its verdict is
+missing, or null where nobody was asked: no rule covers the text and no model is named, or it is not a constraint.
+"follow_rate" is null if a verdict is missing. A bad row has no verdicts and an "error" that names the line and the key.
+Lines of more than {MAX_LINE_BYTES} bytes are bad rows.
 
 exit codes: 0 no bad row; 1 some bad rows (stderr says how many), or a fault, with a traceback; 2 bad usage, or a file
 cannot be read or written; 3 the model could not be reached, at all or for some verdicts (stderr says how many); 128 + n
@@ -103,7 +106,7 @@ def run_judge(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SIGNAL + signal.SIGPIPE
     except OSError as error:
-        return _refuse(f"{error.filename or options.out}: {error.strerror}; {_left(options)}")
+        return _refuse(f"{error.filename or f'--out {options.out}'}: {error.strerror}; {_left(options)}")
     return _report(totals)
 
 
@@ -145,7 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="verdicts; - is stdout")
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
-    parser.add_argument("--loose", action="store_true", help="judge instruction ids by IFEval's loose criterion")
+    parser.add_argument(
+        "--loose",
+        action="store_true",
+        help="judge instruction ids and specs by IFEval's loose criterion; texts stay strict",
+    )
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes; default 1")
     _add_model(parser)
     return parser
@@ -169,7 +176,7 @@ def _positive(text: str) -> int:
 
 
 def _problem(options: argparse.Namespace) -> str | None:
-    """What is wrong with the options and the files, before anything is read."""
+    """What is wrong with the options, the files and the streams, before anything is read."""
     for name in ("model", "key_variable", "judge_mode", "batch"):
         if options.endpoint is None and getattr(options, name) is not None:
             return f"--{name.replace('_', '-')} has no effect without --endpoint"
@@ -177,22 +184,42 @@ def _problem(options: argparse.Namespace) -> str | None:
         return "--endpoint needs --model, the model's name there"
     if options.endpoint is not None and options.jobs > 1:
         return "--jobs: a model is asked by one process; leave it at 1 and raise --batch"
-    source, out = Path(options.source), Path(options.out)
-    if options.source != _STREAM and not source.exists():
-        return f"--in {source}: there is no such file"
-    if options.source != _STREAM and source.is_dir():
-        return f"--in {source} is a directory"
-    if options.out == _STREAM:
-        return None
-    if out.is_dir():
-        return f"--out {out} is a directory"
-    if options.source != _STREAM and out.exists() and out.samefile(source):
-        return f"--out {out} is the same file as --in"
-    if out.is_file() and not options.force:
-        return f"--out {out} exists; --force replaces it"
-    if not out.absolute().parent.is_dir():
-        return f"--out {out}: there is no directory {out.absolute().parent}"
+    try:
+        source = _status(options.source, sys.stdin)
+    except OSError as error:
+        return f"--in {options.source}: {error.strerror}"
+    try:
+        out = _status(options.out, sys.stdout)
+    except OSError as error:
+        return f"--out {options.out}: {error.strerror}"
+    return _file_problem(options, source, out)
+
+
+def _file_problem(options: argparse.Namespace, source: os.stat_result | None, out: os.stat_result | None) -> str | None:
+    if source is None:
+        return f"--in {options.source}: there is no such file"
+    if S_ISDIR(source.st_mode):
+        return f"--in {options.source} is a directory"
+    if out is None:
+        parent = Path(options.out).absolute().parent
+        return None if parent.is_dir() else f"--out {options.out}: there is no directory {parent}"
+    if S_ISDIR(out.st_mode):
+        return f"--out {options.out} is a directory"
+    # A terminal or a socket may well be both; what is written to a file or a pipe would be read again.
+    if os.path.samestat(source, out) and (S_ISREG(out.st_mode) or S_ISFIFO(out.st_mode)):
+        return f"--out {options.out} is the same file as --in"
+    if options.out != _STREAM and S_ISREG(out.st_mode) and not options.force:
+        return f"--out {options.out} exists; --force replaces it"
     return None
+
+
+def _status(name: str, stream: TextIO | None) -> os.stat_result | None:
+    """What the system says of the file that an option names, or of the standard stream. None if there is no file."""
+    if name != _STREAM:
+        return file_status(Path(name))
+    if stream is None:
+        raise OSError(EBADF, "it is closed")
+    return os.fstat(stream.fileno())
 
 
 def _model(options: argparse.Namespace) -> AskQuestions | None:
@@ -221,10 +248,20 @@ def _judge(options: argparse.Namespace, ask: AskQuestions | None, signals: _Sign
         source = sys.stdin.buffer if streams_in else stack.enter_context(Path(options.source).open("rb"))
         out = sys.stdout.buffer if options.out == _STREAM else stack.enter_context(open_whole(Path(options.out)))
         batch = 1 if ask is None else options.batch or _MODEL_BATCH
-        for part in judge_lines(read_lines(source), ask=ask, loose=options.loose, batch=batch, jobs=options.jobs):
+        lines = _named(read_lines(source), f"--in {options.source}")
+        for part in judge_lines(lines, ask=ask, loose=options.loose, batch=batch, jobs=options.jobs):
             signals.write(out, part.output)
             totals.add(part)
     return totals
+
+
+def _named(lines: Iterator[bytes | None], name: str) -> Iterator[bytes | None]:
+    """The lines; an error in reading them has this name, since the system gives it none."""
+    try:
+        yield from lines
+    except OSError as error:
+        error.filename = name
+        raise
 
 
 def _left(options: argparse.Namespace) -> str:
@@ -237,4 +274,5 @@ def _refuse(message: str) -> int:
 
 
 def _say(line: str) -> None:
-    print(f"seif_nemo: {line}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed; to print, None means stdout
+        print(f"seif_nemo: {line}", file=sys.stderr, flush=True)
