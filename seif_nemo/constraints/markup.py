@@ -34,7 +34,8 @@ _ANY = re.compile(
 _TAG = re.compile(r"</?[a-z]++>", re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*+[*+\-][ \t]++", re.MULTILINE)
 _OTHER = re.compile(
-    r"^[ \t]*+(?:```|~~~|> ?\S|\d{1,3}[.)][ \t]++\S|(?:-[ \t]*+){3,}+$|(?:\*[ \t]*+){3,}+$|(?:_[ \t]*+){3,}+$)"  # code, quotation, number, rule
+    r"^[ \t]*+(?:```|~~~|> ?\S|\d{1,3}[.)][ \t]++\S"  # code, quotation, number
+    r"|(?:-[ \t]*+){3,}+$|(?:\*[ \t]*+){3,}+$|(?:_[ \t]*+){3,}+$)"  # rule
     r"|`[^`\n]++`|~~[^~\n]++~~|\[[^\[\]\n]++\]\([^()\s]++\)",  # code within a line, link
     re.MULTILINE,
 )

@@ -156,6 +156,10 @@ ODD_HARMONIES = [
     ((Spec(Kind.STARTS_WITH, text="well"), Spec(Kind.PARAGRAPH_START, 1, 1, "sun", index=1)), "# well\n\nsun and moon"),
     ((Spec(Kind.MARKS, high=0), Spec(Kind.MARKDOWN)), "+ sun and moon"),
     ((Spec(Kind.LANGUAGE, text="zh"), Spec(Kind.UPPERCASE)), "文文 B"),  # Chinese has no case, letters within it have
+    ((Spec(Kind.MARKS, high=0), Spec(Kind.HIGHLIGHTS, low=1)), "==sun== and moon"),  # "=" is a symbol
+    ((Spec(Kind.BULLETS, low=2), Spec(Kind.CHARACTERS, high=5)), "•一\n•二"),
+    ((Spec(Kind.LOWERCASE), Spec(Kind.LANGUAGE, text="zh")), "太阳"),
+    ((Spec(Kind.CAPITAL_WORDS, high=0), Spec(Kind.KEYWORD, low=3, text="I")), "I came, I saw, I left"),
     ((Spec(Kind.WORDS, high=1), Spec(Kind.PARAGRAPH_START, 0, 1, "river", index=-1)), "river"),  # no limit on words
     # The quotation mark hides the heading in the whole; the last paragraph alone reads in capitals and has three.
     (
