@@ -20,7 +20,9 @@ _TENS = (
 )
 _HUNDREDS = rf"(?:(?:(?:a|{_TENS})[- ])?hundred\b(?: (?:and )?{_TENS}\b(?! hundred))?|{_TENS})"
 _THOUSANDS = rf"(?:(?:(?:a|{_HUNDREDS})[- ])?thousand\b(?: (?:and )?{_HUNDREDS})?|{_HUNDREDS})"
-NUMBER = rf"(?>{_DIGITS}|a single|{_THOUSANDS}\b)"  # all of "twenty-five", which is no range
+_WORDS = "|".join(sorted((*_VALUES, *_SCALES), key=len, reverse=True))
+# All of "twenty-five", which is no range. The look ahead is for speed alone.
+NUMBER = rf"(?>{_DIGITS}|a single|(?=(?:{_WORDS}|a (?:hundred|thousand))\b){_THOUSANDS}\b)"
 
 _AT_LEAST = (
     "at least|at the least|at minimum|no fewer than|no less than|not fewer than|not less than|never fewer than|"

@@ -50,14 +50,14 @@ _TAKES_BACK = compile_pattern(
     r"either|replac\w+|times?|once|twice|exactly|alternat\w+|synonyms?|similar|related|like|such)\b"
 )
 # After these it is another word or another form of it that is to be used.
-_FORM = "tense|forms?|plural|singular|participle|gerund|infinitive|comparative|superlative|passive|versions?"
+_FORM = "tense|forms?|plural|singular|participle|gerund|infinitive|comparative|superlative|passive"
 CHANGES_WORD = compile_pattern(
     rf"\b(?:in (?:(?:the|its|their|an?) )?(?:\w+ ){{0,2}}?(?:{_FORM})(?! sentence| voice)|in reverse|"
     r"reversed|backwards?|conjugat\w+|inflect\w+|misspel\w+|spel(?:led|t)(?! correctly)|transliterat\w+|"
     r"anagram\w*|abbreviat\w+|acronym|initials|hyphenated|translated (?:in)?to|"
     r"translate (?:it|them|the word|the phrase)|other than)\b"
 )
-IN_LANGUAGE = rf"in (?:the )?(?:{LANGUAGE}|latin|irish|welsh|catalan|pig latin|leetspeak|morse)\b"
+IN_LANGUAGE = rf"in (?:(?:the|its|their|a) )?(?:{LANGUAGE}|latin|irish|welsh|catalan|pig latin|leetspeak|morse)\b"
 _IN_LANGUAGE = compile_pattern(rf"\b{IN_LANGUAGE}")
 
 
