@@ -29,11 +29,14 @@ def run_evolve(arguments: Sequence[str]) -> int:
 
 def usage() -> str:
     """The command's arguments: experiments and every key with its default."""
-    experiments = ", ".join(sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml")))
+    experiments, recipes = (
+        ", ".join(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))) for group in ("experiment", "recipe")
+    )
     keys = "\n".join(f"  {line}" for line in default_lines())
     return (
-        "usage: python -m seif_nemo evolve [experiment=NAME] [key=value …]\n\n"
+        "usage: python -m seif_nemo evolve [experiment=NAME] [recipe=NAME] [key=value …]\n\n"
         f"experiments: {experiments}\n\n"
+        f"recipes (algorithms): {recipes}\n\n"
         f"keys and defaults (??? must be given; seif_nemo/config says what they mean)\n{keys}"
     )
 

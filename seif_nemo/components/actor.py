@@ -8,7 +8,6 @@ Shape suffixes: B rows, S positions, T response tokens of a micro-batch, V vocab
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -18,18 +17,22 @@ import torch
 import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
-    scatter_to_sequence_parallel_region,
 )
 from torch import Tensor
-from torch.nn import functional
 
-from seif_nemo.algorithms.kl import k3
-from seif_nemo.algorithms.losses import clipped_policy_loss, masked_sum
+from seif_nemo.algorithms import means
+from seif_nemo.algorithms.cispo import cispo_losses
+from seif_nemo.algorithms.gspo import gspo_losses
+from seif_nemo.algorithms.kl import KL_ESTIMATORS
+from seif_nemo.algorithms.losses import TokenLosses, weighted_sum
+from seif_nemo.algorithms.ppo import clipped_losses
 from seif_nemo.components.batching import MicroBatch, Row, deal, make_micro_batch, split_mini_batches
-from seif_nemo.config.algorithm import AlgorithmConfig
+from seif_nemo.config.algorithm import AlgorithmConfig, PolicyLoss
+from seif_nemo.models.head import hidden_instead_of_logits, output_weight
 from seif_nemo.models.trainable import TrainableModel
-from seif_nemo.parallel.logprobs import vocab_parallel_logprobs
+from seif_nemo.parallel.linear_logprobs import TokenScores, linear_logprobs
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.protocols.engine import Engine
 from seif_nemo.protocols.tokenizer import Tokenizer
@@ -55,6 +58,7 @@ class Actor:
         algorithm: AlgorithmConfig,
         *,
         vocab_size: int,
+        max_new_tokens: int,
         temperature: float = 1.0,
     ) -> None:
         assert not trainable.config.calculate_per_token_loss, "_gradient_scale assumes Megatron's default averaging"
@@ -64,6 +68,7 @@ class Actor:
         self._topology = topology
         self._algorithm = algorithm
         self._vocab_size = vocab_size
+        self._max_new_tokens = max_new_tokens
         self._temperature = temperature
 
     def generate(
@@ -103,26 +108,28 @@ class Actor:
     ) -> TrainStats:
         """One pass over the samples in `mini_batches` updates of the resident weights.
 
-        Each update minimises the clipped policy loss plus `kl_coefficient` times the k3 estimate to the reference,
-        averaged over all response tokens of the mini-batch. A group of
-        samples shares a mini-batch; `seed` alone decides which groups do.
-        Gradients that are not finite skip their update.
+        Each update minimises the policy loss plus `kl_coefficient` times the KL estimate to the reference minus the
+        entropy bonus, averaged over the mini-batch as `algorithm.loss_mean` says. A group of samples shares a
+        mini-batch; `seed` alone decides which groups do. Gradients that are not finite skip their update.
         """
-        rows = [_row(index, sample) for index, sample in enumerate(samples)]
-        totals = torch.zeros(3, dtype=torch.float64, device=self._topology.device)  # policy loss, KL, clipped tokens
+        mean = self._algorithm.loss_mean
+        rows = [_row(i, sample, means.token_weight(mean, len(sample.response_ids))) for i, sample in enumerate(samples)]
+        totals = torch.zeros(4, dtype=torch.float64, device=self._topology.device)  # policy loss, KL, entropy, clipped
         ratio_max = torch.zeros((), dtype=torch.float32, device=self._topology.device)
         norms: list[float] = []
-        num_tokens = used_tokens = num_skipped = 0
+        num_tokens = num_skipped = 0
+        used = 0.0
         for indices in split_mini_batches([sample.group for sample in samples], mini_batches, seed=seed):
             batch_rows = [rows[index] for index in indices]
-            tokens = sum(len(row.response_ids) for row in batch_rows)
-            if tokens == 0:
+            lengths = [len(row.response_ids) for row in batch_rows]
+            denominator = means.denominator(mean, lengths, max_tokens=self._max_new_tokens)
+            if denominator == 0:
                 continue
-            num_tokens += tokens
+            num_tokens += sum(lengths)
             batches = self._micro_batches(batch_rows)
             self._trainable.zero_gradients()
             loss = partial(
-                self._loss, kl_coefficient=kl_coefficient, denominator=float(tokens), num_micro_batches=len(batches)
+                self._loss, kl_coefficient=kl_coefficient, denominator=denominator, num_micro_batches=len(batches)
             )
             parts = self._run(batches, loss, forward_only=False)
             norm, updated = self._trainable.apply_gradients()
@@ -130,17 +137,18 @@ class Actor:
                 num_skipped += 1
                 continue
             norms.append(norm)
-            used_tokens += tokens
+            used += denominator
             for part in parts:
-                totals += part[:3].double() * tokens
-                ratio_max = torch.maximum(ratio_max, part[3])
+                totals += part[:4].double() * denominator
+                ratio_max = torch.maximum(ratio_max, part[4])
         self._engine.invalidate_caches()
-        means, largest = self._reduce(totals, ratio_max, denominator=used_tokens)
+        (policy, kl_mean, entropy, clipped), largest = self._reduce(totals, ratio_max, denominator=used)
         return TrainStats(
-            loss=means[0] + kl_coefficient * means[1],
-            policy_loss=means[0],
-            kl=means[1],
-            clip_fraction=means[2],
+            loss=policy + kl_coefficient * kl_mean - self._algorithm.entropy_coefficient * entropy,
+            policy_loss=policy,
+            kl=kl_mean,
+            entropy=entropy,
+            clip_fraction=clipped,
             ratio_max=largest,
             grad_norm=sum(norms) / len(norms) if norms else (math.nan if num_skipped else 0.0),
             learning_rate=self._trainable.learning_rate,
@@ -150,42 +158,59 @@ class Actor:
             num_skipped_updates=num_skipped,
         )
 
-    # Loss functions: (micro-batch, logits) -> (loss to differentiate, what to report)
+    # Loss functions: (micro-batch, hidden states of its response tokens) -> (loss to differentiate, what to report)
 
-    def _score(self, batch: MicroBatch, logits_TV: Tensor, *, temperature: float | None) -> tuple[Tensor, Tensor]:
-        logprobs_T = self._logprobs_of(batch, logits_TV, temperature=temperature)
+    def _score(self, batch: MicroBatch, hidden_TH: Tensor, *, temperature: float | None) -> tuple[Tensor, Tensor]:
+        logprobs_T = self._scores_of(batch, hidden_TH, temperature=temperature).logprobs_T
         return logprobs_T.sum(), logprobs_T
 
     def _loss(
         self,
         batch: MicroBatch,
-        logits_TV: Tensor,
+        hidden_TH: Tensor,
         *,
         kl_coefficient: float,
         denominator: float,
         num_micro_batches: int,
     ) -> tuple[Tensor, Tensor]:
-        logprobs_T = self._logprobs_of(batch, logits_TV)
-        policy = clipped_policy_loss(
-            logprobs_T,
-            batch.old_logprobs_T,
-            batch.advantages_T,
-            batch.mask_T,
-            clip_low=self._algorithm.clip_low,
-            clip_high=self._algorithm.clip_high,
-            dual_clip=self._algorithm.dual_clip,
-            denominator=denominator,
-        )
-        kl = masked_sum(k3(logprobs_T, batch.reference_logprobs_T), batch.mask_T, denominator=denominator)
-        report = torch.stack([policy.loss, kl, policy.clip_fraction, policy.ratio_max]).detach()
+        algorithm = self._algorithm
+        scores = self._scores_of(batch, hidden_TH)
+        found = self._policy_losses(batch, scores.logprobs_T)
+        policy = weighted_sum(found.losses_T, batch.policy_weights_T, denominator=denominator)
+        kl_T = KL_ESTIMATORS[algorithm.kl_estimator](scores.logprobs_T, batch.reference_logprobs_T)
+        kl_mean = weighted_sum(kl_T, batch.mean_weights_T, denominator=denominator)
+        entropy = weighted_sum(scores.entropies_T, batch.mean_weights_T, denominator=denominator)
+        clipped = weighted_sum(found.clipped_T.float(), batch.mean_weights_T, denominator=denominator)
+        ratio_max = (found.ratios_T * batch.mask_T).max()
+        report = torch.stack([policy, kl_mean, entropy, clipped, ratio_max]).detach()
         # Megatron divides a loss by the number of micro-batches and sums gradients over replicas divided by their
         # number; the loss is a part of a global mean already, so both divisions are taken back.
         scale = num_micro_batches * self._topology.data
-        return (policy.loss + kl_coefficient * kl) * scale, report
+        loss = policy
+        if kl_coefficient:
+            loss = loss + kl_coefficient * kl_mean
+        if algorithm.entropy_coefficient:
+            loss = loss - algorithm.entropy_coefficient * entropy
+        return loss * scale, report
 
-    def _logprobs_of(self, batch: MicroBatch, logits_TV: Tensor, *, temperature: float | None = None) -> Tensor:
-        return vocab_parallel_logprobs(
-            logits_TV,
+    def _policy_losses(self, batch: MicroBatch, logprobs_T: Tensor) -> TokenLosses:
+        algorithm = self._algorithm
+        low, high = algorithm.clip_low, algorithm.clip_high
+        old_T, advantages_T = batch.old_logprobs_T, batch.advantages_T
+        match algorithm.policy_loss:
+            case PolicyLoss.clip:
+                dual = algorithm.dual_clip
+                return clipped_losses(logprobs_T, old_T, advantages_T, clip_low=low, clip_high=high, dual_clip=dual)
+            case PolicyLoss.gspo:
+                rows = max(len(batch.rows), 1)
+                return gspo_losses(logprobs_T, old_T, advantages_T, batch.rows_T, rows, clip_low=low, clip_high=high)
+            case PolicyLoss.cispo:
+                return cispo_losses(logprobs_T, old_T, advantages_T, clip_low=low, clip_high=high)
+
+    def _scores_of(self, batch: MicroBatch, hidden_TH: Tensor, *, temperature: float | None = None) -> TokenScores:
+        return linear_logprobs(
+            hidden_TH,
+            output_weight(self._trainable.module),
             batch.tokens_T,
             vocab_size=self._vocab_size,
             temperature=self._temperature if temperature is None else temperature,
@@ -223,11 +248,11 @@ class Actor:
 
         def forward_step(iterator: Iterator[MicroBatch], model: torch.nn.Module) -> tuple[Tensor, Callable[..., Any]]:
             batch = next(iterator)
-            with self._select(batch.selected_T) if self._topology.is_last_stage else nullcontext():
-                output = model(batch.input_ids_BS, batch.position_ids_BS, None, runtime_gather_output=False)
+            with hidden_instead_of_logits(self._trainable.module, partial(self._select, batch.selected_T)):
+                output = model(batch.input_ids_BS, batch.position_ids_BS, None)
 
-            def loss_function(logits_1TV: Tensor, non_loss_data: bool = False) -> Any:
-                value, report = loss(batch, logits_1TV[0, : len(batch.tokens_T)])
+            def loss_function(hidden_1TH: Tensor, non_loss_data: bool = False) -> Any:
+                value, report = loss(batch, hidden_1TH[0])
                 return report if non_loss_data else (value, report)
 
             return output, loss_function
@@ -245,35 +270,19 @@ class Actor:
             collect_non_loss_data=forward_only,
         )
 
-    @contextmanager
-    def _select(self, selected_T: Tensor) -> Iterator[None]:
-        """Inside, the output layer sees the selected positions only: logits come out as [1, T, V].
+    def _select(self, selected_T: Tensor, hidden_SBH: Tensor) -> Tensor:
+        """The hidden states that predict response tokens, [T, 1, H]; the others cost no logits.
 
-        Prompt and padding positions cost no logits, which are the largest activation. With sequence parallelism T is
-        rounded up to a multiple of the tensor-parallel size.
+        Each tensor-parallel rank's gradient of them is a part, which the backward of what comes first here sums up.
         """
         topology = self._topology
+        if topology.sequence:
+            hidden_SBH = gather_from_sequence_parallel_region(hidden_SBH, group=topology.tensor_group)
+        else:
+            hidden_SBH = copy_to_tensor_model_parallel_region(hidden_SBH, group=topology.tensor_group)
+        return hidden_SBH.flatten(0, 1).index_select(0, selected_T).unsqueeze(1)
 
-        def hook(_: torch.nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            hidden_SBH, *rest = arguments
-            if topology.sequence:
-                hidden_SBH = gather_from_sequence_parallel_region(
-                    hidden_SBH, tensor_parallel_output_grad=False, group=topology.tensor_group
-                )
-            hidden_TH = hidden_SBH.flatten(0, 1).index_select(0, selected_T)
-            if topology.sequence:
-                padding = -len(hidden_TH) % topology.tensor
-                hidden_TH = functional.pad(hidden_TH, (0, 0, 0, padding))
-                hidden_TH = scatter_to_sequence_parallel_region(hidden_TH, group=topology.tensor_group)
-            return (hidden_TH.unsqueeze(1), *rest)
-
-        handle = self._trainable.module.output_layer.register_forward_pre_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _reduce(self, totals: Tensor, ratio_max: Tensor, *, denominator: int) -> tuple[list[float], float]:
+    def _reduce(self, totals: Tensor, ratio_max: Tensor, *, denominator: float) -> tuple[list[float], float]:
         """Sums and maximum over the replicas, the same on every rank."""
         if not self._is_reporter:
             totals.zero_()
@@ -282,15 +291,17 @@ class Actor:
         return [value / denominator if denominator else 0.0 for value in totals.tolist()], ratio_max.item()
 
 
-def _row(index: int, sample: TrainSample) -> Row:
+def _row(index: int, sample: TrainSample, token_weight: float) -> Row:
     length = len(sample.response_ids)
-    assert len(sample.old_logprobs) == length, f"sample {index}"
-    assert len(sample.reference_logprobs) == length, f"sample {index}"
+    for values in (sample.old_logprobs, sample.reference_logprobs, sample.advantages, sample.weights):
+        assert values is None or len(values) == length, f"sample {index}"
     return Row(
         index,
         sample.prompt_ids,
         sample.response_ids,
         old_logprobs=sample.old_logprobs,
         reference_logprobs=sample.reference_logprobs,
-        advantage=sample.advantage,
+        advantages=sample.advantages,
+        weights=sample.weights,
+        token_weight=token_weight,
     )

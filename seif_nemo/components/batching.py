@@ -22,7 +22,9 @@ class Row:
     response_ids: TokenIds
     old_logprobs: LogProbs | None = None  # None where only log-probs are wanted
     reference_logprobs: LogProbs | None = None
-    advantage: float = 0.0
+    advantages: LogProbs | None = None
+    weights: LogProbs | None = None  # of the tokens in the policy loss; None: all 1
+    token_weight: float = 1.0  # of all terms of the loss
 
     @property
     def num_positions(self) -> int:
@@ -43,6 +45,9 @@ class MicroBatch:
     old_logprobs_T: Tensor
     reference_logprobs_T: Tensor
     advantages_T: Tensor
+    rows_T: Tensor  # index into `rows` of each token
+    mean_weights_T: Tensor  # `token_weight` of each token's row; 0 for a filler
+    policy_weights_T: Tensor  # that times `weights`
 
 
 def split_mini_batches(groups: Sequence[int], mini_batches: int, *, seed: int) -> list[list[int]]:
@@ -93,10 +98,12 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, multiple_of: int, devi
         joined = np.zeros(1) if is_empty else np.concatenate(values)
         return torch.from_numpy(joined).to(device=device, dtype=dtype)
 
-    def per_token(values: Sequence[np.ndarray | None]) -> Tensor:
-        known = [np.zeros(len(row.response_ids)) if v is None else v for row, v in zip(rows, values, strict=True)]
+    def per_token(values: Sequence[np.ndarray | None], default: float = 0.0) -> Tensor:
+        lengths = [len(row.response_ids) for row in rows]
+        known = [np.full(n, default) if v is None else v for n, v in zip(lengths, values, strict=True)]
         return to_tensor(known, torch.float32)
 
+    mean_weights_T = to_tensor([np.full(len(row.response_ids), row.token_weight) for row in rows], torch.float32)
     return MicroBatch(
         rows=tuple(rows),
         input_ids_BS=torch.from_numpy(input_ids).to(device),
@@ -106,5 +113,8 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, multiple_of: int, devi
         mask_T=torch.full((max(num_tokens, 1),), 0.0 if is_empty else 1.0, device=device),
         old_logprobs_T=per_token([row.old_logprobs for row in rows]),
         reference_logprobs_T=per_token([row.reference_logprobs for row in rows]),
-        advantages_T=to_tensor([np.full(len(row.response_ids), row.advantage) for row in rows], torch.float32),
+        advantages_T=per_token([row.advantages for row in rows]),
+        rows_T=to_tensor([np.full(len(row.response_ids), b) for b, row in enumerate(rows)], torch.int64),
+        mean_weights_T=mean_weights_T,
+        policy_weights_T=mean_weights_T * per_token([row.weights for row in rows], 1.0),
     )

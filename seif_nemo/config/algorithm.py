@@ -12,6 +12,48 @@ class Reference(Enum):
     base = "base"  # the base model: an anchor that does not move from round to round
 
 
+class Advantage(Enum):
+    """How rewards become advantages; one file each in algorithms/."""
+
+    grpo = "grpo"  # inside the group, divided by its standard deviation
+    dr_grpo = "dr_grpo"  # inside the group, not divided
+    rloo = "rloo"  # against the mean of the others
+    reinforce_pp = "reinforce_pp"  # over the whole batch
+    reinforce_pp_baseline = "reinforce_pp_baseline"  # inside the group, then over the whole batch
+
+
+class PolicyLoss(Enum):
+    clip = "clip"  # PPO's, with the bounds of DAPO and a dual clip
+    gspo = "gspo"  # ratio and clip per sequence
+    cispo = "cispo"  # the weight is clipped, the gradient never
+
+
+class LossMean(Enum):
+    """How tokens weigh against one another; see algorithms/means.py."""
+
+    token = "token"
+    sequence = "sequence"
+    constant = "constant"
+
+
+class KlEstimator(Enum):
+    """See algorithms/kl.py."""
+
+    k1 = "k1"
+    k2 = "k2"
+    k3 = "k3"
+
+
+class Correction(Enum):
+    """Of the difference between the engine that generates and the model that trains; see algorithms/importance.py."""
+
+    none = "none"
+    token_cut = "token_cut"
+    token_mask = "token_mask"
+    sequence_cut = "sequence_cut"
+    sequence_mask = "sequence_mask"
+
+
 @dataclass(kw_only=True, slots=True)
 class OptimizerConfig:
     learning_rate: float = 1e-6  # of the first step of a phase
@@ -111,6 +153,16 @@ class InstructorRewardConfig:
 
 @dataclass(kw_only=True, slots=True)
 class AlgorithmConfig:
+    advantage: Advantage = Advantage.grpo
+    policy_loss: PolicyLoss = PolicyLoss.clip
+    loss_mean: LossMean = LossMean.token
+    kl_estimator: KlEstimator = KlEstimator.k3
+    kl_in_reward: bool = False  # take the KL term off the reward instead of adding it to the loss
+    entropy_coefficient: float = 0.0  # of a bonus for the entropy of the policy
+    correction: Correction = Correction.none
+    correction_bound: float = 2.0  # weights above it are cut, or masked above it and below 1 / it
+    overlong_buffer_tokens: int = 0  # DAPO: answers this near to max_new_tokens lose reward, up to 1; 0: off
+    dynamic_sampling_draws: int = 1  # DAPO: times that a step draws prompts until enough have unequal rewards; 1: off
     clip_low: float = 0.2
     clip_high: float = 0.3
     dual_clip: float = 3.0  # bound on ratio × advantage for negative advantages
@@ -121,14 +173,22 @@ class AlgorithmConfig:
     follower: RoleTrainingConfig = field(default_factory=lambda: RoleTrainingConfig(epochs=[3, 1, 1]))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.clip_low < 1:
-            raise ValueError(f"algorithm.clip_low={self.clip_low} must be in [0, 1)")
+        if not 0 <= self.clip_low <= 1:
+            raise ValueError(f"algorithm.clip_low={self.clip_low} must be in [0, 1] (1: no bound)")
         if not self.clip_high >= 0:
             raise ValueError(f"algorithm.clip_high={self.clip_high} must be at least 0")
         if not self.dual_clip > 1:
             raise ValueError(f"algorithm.dual_clip={self.dual_clip} must be above 1")
         if not 0 <= self.replay_share < 1:
             raise ValueError(f"algorithm.replay_share={self.replay_share} must be in [0, 1)")
+        if not 0 <= self.entropy_coefficient < math.inf:
+            raise ValueError(f"algorithm.entropy_coefficient={self.entropy_coefficient} must be at least 0")
+        if not self.correction_bound >= 1:
+            raise ValueError(f"algorithm.correction_bound={self.correction_bound} must be at least 1")
+        if self.overlong_buffer_tokens < 0:
+            raise ValueError(f"algorithm.overlong_buffer_tokens={self.overlong_buffer_tokens} must be at least 0 (off)")
+        if self.dynamic_sampling_draws < 1:
+            raise ValueError(f"algorithm.dynamic_sampling_draws={self.dynamic_sampling_draws} must be at least 1 (off)")
         if self.micro_batch_rows < 1:
             raise ValueError(f"algorithm.micro_batch_rows={self.micro_batch_rows} must be at least 1")
         self.instructor_reward.check("algorithm.instructor_reward")

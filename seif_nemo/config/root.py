@@ -37,3 +37,8 @@ class Config:
                 f"reward.answers_per_instruction={self.reward.answers_per_instruction} must be at least "
                 f"{kind.min_answers}"
             )
+        buffer_tokens, limit = self.algorithm.overlong_buffer_tokens, self.generation.max_new_tokens
+        if buffer_tokens > limit:
+            raise ValueError(
+                f"algorithm.overlong_buffer_tokens={buffer_tokens} must be at most generation.max_new_tokens={limit}"
+            )

@@ -97,6 +97,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         topology,
         config.algorithm,
         vocab_size=architecture.vocab_size,
+        max_new_tokens=config.generation.max_new_tokens,
         temperature=config.generation.temperature,
     )
     speaker = Speaker(bank, actor, tokenizer, max_sequence_length=config.model.max_sequence_length)

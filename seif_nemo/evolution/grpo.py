@@ -1,20 +1,20 @@
 """One training phase and one step of it: sample → advantage → log-probs → update → save."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from seif_nemo.algorithms.advantages import group_advantages
 from seif_nemo.config.algorithm import Reference
 from seif_nemo.data.files import append_jsonl
+from seif_nemo.evolution.advantages import correction_weights, kl_penalties, shaped_reward, token_advantages
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.mismatch import check_mismatch
 from seif_nemo.protocols.engine import StaleWeightsError
 from seif_nemo.types.records import Phase, UnitKey
 from seif_nemo.types.residents import Resident
-from seif_nemo.types.rollouts import Rollout
+from seif_nemo.types.rollouts import LogProbs, Rollout
 from seif_nemo.types.training import TrainSample
 
 
@@ -28,11 +28,12 @@ class RewardedRollout:
     note: dict[str, str | None]  # for samples.jsonl
 
 
-StepSampler = Callable[[int], tuple[list[RewardedRollout], dict[str, float]]]
+# (step, draw) -> rollouts and metrics. Draws after the first are of other prompts, with groups numbered from 0 again.
+StepSampler = Callable[[int, int], tuple[list[RewardedRollout], dict[str, float]]]
 
 
 def run_training_phase(context: Context, round: int, phase: Phase, total_steps: int, sample: StepSampler) -> None:
-    """Run what is left of a training phase. `sample(step)` must depend on the step and the weights alone."""
+    """Run what is left of a training phase. `sample` must depend on its arguments and the weights alone."""
     first = context.ledger.next_step(round, phase)
     context.replan(round, phase, total_steps)
     if first >= total_steps:
@@ -46,7 +47,7 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
     for step in range(first, total_steps):
         context.timers.drain()
         with context.timers("total"):
-            rewarded, values = sample(step)
+            rewarded, values = sample_step(context, phase, step, sample)
             context.trainable.set_learning_rate(training.optimizer.learning_rate_at(step, total_steps))
             values |= learn(context, round, phase, step, rewarded)
             is_due = (step + 1) % context.settings.checkpoint.every_steps == 0 or step + 1 == total_steps
@@ -66,45 +67,91 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
             context.checkpoints.prune(checkpoint.parent, keep=context.settings.checkpoint.keep)
 
 
+def sample_step(
+    context: Context, phase: Phase, step: int, sample: StepSampler
+) -> tuple[list[RewardedRollout], dict[str, float]]:
+    """The rollouts of a step; more are drawn while too few prompts have answers of unequal rewards.
+
+    DAPO's dynamic sampling (arXiv 2503.14476, section 3.2), with a bound: `algorithm.dynamic_sampling_draws`. Of a
+    later draw only the groups that are missing are kept.
+    """
+    rewarded, values = sample(step, 0)
+    wanted = context.settings.training(phase).prompts_per_step
+    missing = wanted - len(groups_with_signal(context, rewarded))
+    for draw in range(1, context.settings.algorithm.dynamic_sampling_draws):
+        if missing <= 0:
+            break
+        more, others = sample(step, draw)
+        values |= {f"draw_{draw}/{name}": value for name, value in others.items()}
+        taken = groups_with_signal(context, more)[:missing]
+        first = 1 + max(item.group for item in rewarded)
+        numbers = {group: first + place for place, group in enumerate(taken)}
+        rewarded += [replace(item, group=numbers[item.group]) for item in more if item.group in numbers]
+        missing -= len(taken)
+    return rewarded, values
+
+
+def groups_with_signal(context: Context, rewarded: Sequence[RewardedRollout]) -> list[int]:
+    """Groups that something can be learned from, in their order."""
+    lengths = [item.rollout.num_response_tokens for item in rewarded]
+    groups = [item.group for item in rewarded]
+    found = token_advantages(context.settings.algorithm, shaped_rewards(context, rewarded), groups, lengths)
+    used = [group for group, advantages in zip(groups, found.advantages, strict=True) if advantages is not None]
+    return list(dict.fromkeys(used))
+
+
 def learn(
     context: Context, round: int, phase: Phase, step: int, rewarded: Sequence[RewardedRollout]
 ) -> dict[str, float]:
-    """Advantages within each group, reference log-probs by weight swap, one GRPO step on the resident role."""
+    """Advantages, log-probs under the policy and (by weight swap) the reference, one step on the resident role."""
     training = context.settings.training(phase)
-    role = context.role(phase)
-    context.bank.switch(role)
-    groups = group_advantages([item.reward for item in rewarded], [item.group for item in rewarded])
-    used = [
-        (item.rollout, item.group, advantage)
-        for item, advantage in zip(rewarded, groups.advantages, strict=True)
-        if advantage is not None
-    ]
+    algorithm = context.settings.algorithm
+    context.bank.switch(context.role(phase))
+    rewards = shaped_rewards(context, rewarded)
+    rollouts = [item.rollout for item in rewarded]
+    groups = [item.group for item in rewarded]
+    lengths = [rollout.num_response_tokens for rollout in rollouts]
+    found = token_advantages(algorithm, rewards, groups, lengths)
     values = reward_values(rewarded) | {
-        "groups/used": float(groups.num_used),
-        "groups/zero_variance": float(groups.num_zero_variance),
-        "groups/missing": float(groups.num_missing),
+        "groups/used": float(found.num_used),
+        "groups/zero_variance": float(found.num_zero_variance),
+        "groups/missing": float(found.num_missing),
     }
+    if algorithm.kl_in_reward:  # then equal rewards, too, give a signal
+        used = [index for index, reward in enumerate(rewards) if reward is not None]
+    else:
+        used = [index for index, advantages in enumerate(found.advantages) if advantages is not None]
     if not used:
         return values
-    for item in rewarded:
-        if item.rollout.weight_version != context.bank.version:
-            raise StaleWeightsError(f"a rollout of {item.rollout.weight_version} came to {context.bank.version}")
-    pairs = [(rollout.prompt_ids, rollout.response_ids) for rollout, *_ in used]
-    with context.timers("reference"):
-        old = context.actor.logprobs(pairs)
-        values |= check_mismatch(old, [rollout.logprobs for rollout, *_ in used], context.settings.generation)
-        with context.bank.resident(reference_of(role, training.kl_reference)):
-            reference = context.actor.logprobs(pairs)
+    for rollout in rollouts:
+        if rollout.weight_version != context.bank.version:
+            raise StaleWeightsError(f"a rollout of {rollout.weight_version} came to {context.bank.version}")
+    old, reference, mismatch = score(context, phase, [rollouts[index] for index in used])
+    values |= mismatch
+    if algorithm.kl_in_reward:
+        penalties: list[LogProbs | None] = [None] * len(rollouts)
+        for place, index in enumerate(used):
+            penalties[index] = kl_penalties(algorithm, training.kl_coefficient, old[place], reference[place])
+        found = token_advantages(algorithm, rewards, groups, lengths, penalties=penalties)
     samples = [
-        TrainSample(rollout.prompt_ids, rollout.response_ids, old[index], reference[index], advantage, group)
-        for index, (rollout, group, advantage) in enumerate(used)
+        TrainSample(
+            rollouts[index].prompt_ids,
+            rollouts[index].response_ids,
+            old[place],
+            reference[place],
+            advantages,
+            groups[index],
+            correction_weights(algorithm, old[place], rollouts[index].logprobs),
+        )
+        for place, index in enumerate(used)
+        if (advantages := found.advantages[index]) is not None
     ]
     with context.timers("train"):
         stats = context.actor.train_step(
             samples,
-            kl_coefficient=training.kl_coefficient,
+            kl_coefficient=0.0 if algorithm.kl_in_reward else training.kl_coefficient,
             # As many groups per update whatever is left of the step: small updates would be noisy ones.
-            mini_batches=-(-groups.num_used * training.mini_batches // training.prompts_per_step),
+            mini_batches=-(-found.num_used * training.mini_batches // training.prompts_per_step),
             seed=context.seed("round", round, phase.value, step, "shuffle"),
         )
     context.bank.mark_updated()
@@ -112,6 +159,7 @@ def learn(
         "train/loss": stats.loss,
         "train/policy_loss": stats.policy_loss,
         "train/kl": stats.kl,
+        "train/entropy": stats.entropy,
         "train/clip_fraction": stats.clip_fraction,
         "train/ratio_max": stats.ratio_max,
         "train/grad_norm": stats.grad_norm,
@@ -120,6 +168,28 @@ def learn(
         "train/num_updates": float(stats.num_updates),
         "train/num_skipped_updates": float(stats.num_skipped_updates),
     }
+
+
+def shaped_rewards(context: Context, rewarded: Sequence[RewardedRollout]) -> list[float | None]:
+    """Rewards with what `algorithm` adds for the length of an answer."""
+    limit = context.settings.generation.max_new_tokens
+    algorithm = context.settings.algorithm
+    return [
+        shaped_reward(item.reward, item.rollout.num_response_tokens, algorithm, max_tokens=limit) for item in rewarded
+    ]
+
+
+def score(
+    context: Context, phase: Phase, rollouts: Sequence[Rollout]
+) -> tuple[list[LogProbs], list[LogProbs], dict[str, float]]:
+    """Log-probs under the policy as it is and under its reference, and how far the engine's own were from the first."""
+    training = context.settings.training(phase)
+    pairs = [(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts]
+    with context.timers("reference"):
+        old = context.actor.logprobs(pairs)
+        values = check_mismatch(old, [rollout.logprobs for rollout in rollouts], context.settings.generation)
+        with context.bank.resident(reference_of(context.role(phase), training.kl_reference)):
+            return old, context.actor.logprobs(pairs), values
 
 
 def reference_of(role: Resident, choice: Reference) -> Resident:

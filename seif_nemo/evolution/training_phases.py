@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seif_nemo.config.algorithm import InstructorRewardConfig
-from seif_nemo.data.sampler import PhaseSampler
+from seif_nemo.data.sampler import PhaseSampler, Pick
 from seif_nemo.data.store import read_instructions
 from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
@@ -34,8 +34,9 @@ def train_instructor(context: Context, round: int) -> None:
     seeds = context.material.seeds
     sampler = phase_sampler(context, round, Phase.INSTRUCTOR, num_items=len(seeds))
 
-    def sample(step: int) -> tuple[list[RewardedRollout], dict[str, float]]:
-        return instructor_rollouts(context, round, step, [seeds[pick.index] for pick in sampler.picks(step)])
+    def sample(step: int, draw: int) -> tuple[list[RewardedRollout], dict[str, float]]:
+        chosen = [seeds[pick.index] for pick in draw_picks(context, sampler, step, draw)]
+        return instructor_rollouts(context, round, step, chosen, draw=draw)
 
     run_training_phase(context, round, Phase.INSTRUCTOR, sampler.num_steps, sample)
 
@@ -53,10 +54,11 @@ def train_follower(context: Context, round: int) -> None:
         replay_share=context.settings.algorithm.replay_share,
     )
 
-    def sample(step: int) -> tuple[list[RewardedRollout], dict[str, float]]:
-        rows = [earlier[pick.index] if pick.replayed else current[pick.index] for pick in sampler.picks(step)]
+    def sample(step: int, draw: int) -> tuple[list[RewardedRollout], dict[str, float]]:
+        picks = draw_picks(context, sampler, step, draw)
+        rows = [earlier[pick.index] if pick.replayed else current[pick.index] for pick in picks]
         instructions = [Instruction(row.seed_question, row.constraints, row.prompt) for row in rows]
-        return follower_rollouts(context, round, step, instructions)
+        return follower_rollouts(context, round, step, instructions, draw=draw)
 
     run_training_phase(context, round, Phase.FOLLOWER, sampler.num_steps, sample)
 
@@ -98,12 +100,23 @@ def phase_sampler(
     )
 
 
+def draw_picks(context: Context, sampler: PhaseSampler, step: int, draw: int) -> tuple[Pick, ...]:
+    """The prompts of a draw. Draws after the first continue the stream of prompts behind the phase's last step."""
+    extra = context.settings.algorithm.dynamic_sampling_draws - 1
+    return sampler.picks(step if draw == 0 else sampler.num_steps + step * extra + draw - 1)
+
+
+def draw_label(draw: int) -> tuple[str | int, ...]:
+    """What is added to the label of random numbers, so that no two draws of a step share them."""
+    return () if draw == 0 else ("draw", draw)
+
+
 def instructor_rollouts(
-    context: Context, round: int, step: int, seeds: Sequence[SeedQuestion]
+    context: Context, round: int, step: int, seeds: Sequence[SeedQuestion], *, draw: int = 0
 ) -> tuple[list[RewardedRollout], dict[str, float]]:
     """`group_size` Instructor outputs per seed, gated, answered by the frozen evaluator, judged, rewarded."""
     group_size = context.settings.algorithm.instructor.group_size
-    label = ("round", round, "instructor", step)
+    label = ("round", round, "instructor", step, *draw_label(draw))
     templates = [
         draw_template(context.material.instructor_templates, seed=context.seed(*label, "template", index))
         for index in range(len(seeds))
@@ -213,11 +226,11 @@ def price_instructions(
 
 
 def follower_rollouts(
-    context: Context, round: int, step: int, instructions: Sequence[Instruction]
+    context: Context, round: int, step: int, instructions: Sequence[Instruction], *, draw: int = 0
 ) -> tuple[list[RewardedRollout], dict[str, float]]:
     """`group_size` answers per instruction by the Follower as it is now, judged and rewarded."""
     group_size = context.settings.algorithm.follower.group_size
-    label = ("round", round, "follower", step)
+    label = ("round", round, "follower", step, *draw_label(draw))
     repeated = [instruction for instruction in instructions for _ in range(group_size)]
     with context.timers("generate"):
         rollouts = context.speaker.speak(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.cpu_modules import TorchSpecProvider
+from seif_nemo.models.head import gives_hidden
 from seif_nemo.parallel.topology import Topology
 
 PADDED_LOGIT = -1e9  # finite, so that p * log p of a padding column is 0 and a low temperature makes no infinity
@@ -199,7 +200,9 @@ def _hide_padding(model: GPTModel, arch: Architecture, topology: Topology) -> No
     if padded == arch.vocab_size:
         return
 
-    def hide(_module: torch.nn.Module, _args: object, output: tuple[Tensor, Tensor | None]) -> None:
+    def hide(layer: torch.nn.Module, _args: object, output: tuple[Tensor, Tensor | None]) -> None:
+        if gives_hidden(layer):
+            return
         logits = output[0]
         real = arch.vocab_size if logits.shape[-1] == padded else mine
         logits[..., real:] = PADDED_LOGIT  # in place: the product's gradient does not need its result

@@ -7,23 +7,25 @@ from seif_nemo.types.rollouts import LogProbs, TokenIds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainSample:
-    """One response to learn from. The three per-token arrays have one entry per response token."""
+    """One response to learn from. The per-token arrays have one entry per response token."""
 
     prompt_ids: TokenIds
     response_ids: TokenIds
     old_logprobs: LogProbs  # under the weights the step starts from, by the training forward pass
     reference_logprobs: LogProbs
-    advantage: float
+    advantages: LogProbs
     group: int  # samples of one group share a mini-batch
+    weights: LogProbs | None = None  # of the tokens in the policy loss; None: all 1
 
 
 @dataclass(frozen=True, slots=True)
 class TrainStats:
-    """Token means over the mini-batches of one train step that were applied, the same on every rank."""
+    """Means over the mini-batches of one train step that were applied, the same on every rank."""
 
     loss: float
     policy_loss: float
-    kl: float  # k3 estimate to the reference
+    kl: float  # estimate to the reference
+    entropy: float  # of the policy, in nats per token
     clip_fraction: float  # share of tokens whose gradient the ratio clip removed
     ratio_max: float
     grad_norm: float  # mean over applied mini-batches, before clipping; NaN if all were skipped

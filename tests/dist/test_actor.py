@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from seif_nemo.algorithms.advantages import group_advantages
+from seif_nemo.algorithms.groups import group_advantages
+from seif_nemo.algorithms.grpo import grpo_advantages
 from seif_nemo.components.actor import Actor
 from seif_nemo.components.batching import split_mini_batches
-from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
+from seif_nemo.config.algorithm import AlgorithmConfig, KlEstimator, LossMean, OptimizerConfig, PolicyLoss
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.trainable import TrainableModel
@@ -75,7 +76,7 @@ def samples() -> list[TrainSample]:
     rng = np.random.default_rng(5)
     rewards = [1, 0, 0, 1, 0.5, 0.5, 0.5, 0.5, 1, None, 0, 0, 0.2, 0.4, 0.9, 0.1, 0, 1, 1, 1]
     groups = [index // 4 for index in range(20)]
-    result = group_advantages(rewards, groups)
+    result = group_advantages(rewards, groups, grpo_advantages)
     assert (result.num_used, result.num_zero_variance, result.num_missing_rewards) == (4, 1, 1)
     prompts = [rng.integers(0, VOCAB, rng.integers(1, 12)) for _ in range(5)]
     out: list[TrainSample] = []
@@ -85,7 +86,8 @@ def samples() -> list[TrainSample]:
         old = rng.normal(-4.2, 0.4, length).astype(np.float32)  # ratios on both sides of every clip
         reference = rng.normal(-4.2, 0.4, length).astype(np.float32)
         if advantage is not None:
-            out.append(TrainSample(prompts[group], response, old, reference, advantage, group))
+            advantages = np.full(length, advantage, dtype=np.float32)
+            out.append(TrainSample(prompts[group], response, old, reference, advantages, group))
     assert len(out) == 15
     return out
 
@@ -97,7 +99,9 @@ STEPS = [  # samples, mini-batches, seed
 ]
 
 
-def build(layout: Layout, arch: Architecture) -> tuple[Topology, TrainableModel, Actor]:
+def build(
+    layout: Layout, arch: Architecture, algorithm: AlgorithmConfig = ALGORITHM
+) -> tuple[Topology, TrainableModel, Actor]:
     topology = build_topology(
         ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence),
         seed=0,
@@ -111,8 +115,9 @@ def build(layout: Layout, arch: Architecture) -> tuple[Topology, TrainableModel,
         NoEngine(),  # pyright: ignore[reportArgumentType]
         OnlyPad(),  # pyright: ignore[reportArgumentType]
         topology,
-        ALGORITHM,
+        algorithm,
         vocab_size=VOCAB,
+        max_new_tokens=16,
         temperature=0.9,
     )
     return topology, trainable, actor
@@ -170,7 +175,7 @@ def test_a_layout_gives_the_one_process_result(layout: Layout, arch: Architectur
     for a, b in zip(actual.logprobs, expected.logprobs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for a, b in zip(actual.stats, expected.stats, strict=True):
-        for field in ("kl", "clip_fraction", "ratio_max", "grad_norm", "learning_rate"):
+        for field in ("kl", "entropy", "clip_fraction", "ratio_max", "grad_norm", "learning_rate"):
             assert getattr(a, field) == pytest.approx(getattr(b, field), rel=1e-5), field
         for field in ("loss", "policy_loss"):  # a mean of terms of size 1 that nearly cancel
             assert getattr(a, field) == pytest.approx(getattr(b, field), rel=1e-5, abs=1e-6), field
@@ -221,7 +226,7 @@ def run_plainly() -> tuple[Run, list[int]]:
                     torch.from_numpy(chosen[i].reference_logprobs),
                 )
                 for ratio, gap in zip((new - old).exp(), reference - new, strict=True):
-                    advantage = chosen[i].advantage
+                    advantage = float(chosen[i].advantages[0])
                     bounded = min(max(ratio.item(), 0.8), 1.3)
                     policy = -advantage * ratio
                     if (advantage > 0 and ratio > 1.3) or (advantage < 0 and ratio < 0.8):
@@ -246,7 +251,7 @@ def run_plainly() -> tuple[Run, list[int]]:
             after.append(local_weights(model))
     shutdown(topology)
     stats = [
-        TrainStats(loss, 0, 0, 0, 0, norm, OPTIMIZER.learning_rate, 0, 0, 0, 0)
+        TrainStats(loss, 0, 0, 0, 0, 0, norm, OPTIMIZER.learning_rate, 0, 0, 0, 0)
         for loss, norm in zip(losses, norms, strict=True)
     ]
     return Run(logprobs, stats, [before, *after]), clipped
@@ -266,3 +271,81 @@ def test_one_process_gives_what_plain_torch_gives() -> None:
     for step in (1, 2):
         for name, value in expected.weights[step].items():
             assert relative(actual.weights[step][name], value) <= 1e-5, (step, name)
+
+
+OTHERS = {
+    "gspo": AlgorithmConfig(
+        micro_batch_rows=2, policy_loss=PolicyLoss.gspo, loss_mean=LossMean.sequence, clip_low=0.05, clip_high=0.1
+    ),
+    "cispo": AlgorithmConfig(micro_batch_rows=2, policy_loss=PolicyLoss.cispo, clip_low=1.0, entropy_coefficient=0.02),
+    "dr_grpo": AlgorithmConfig(micro_batch_rows=2, loss_mean=LossMean.constant, kl_estimator=KlEstimator.k2),
+}
+
+
+def weighted_samples() -> list[TrainSample]:
+    """With weights on the tokens of every other response."""
+    rng = np.random.default_rng(9)
+    return [
+        replace(sample, weights=rng.uniform(0, 2, len(sample.response_ids)).astype(np.float32) if index % 2 else None)
+        for index, sample in enumerate(samples())
+    ]
+
+
+def run_other(layout: Layout, name: str) -> tuple[int, TrainStats, dict[str, np.ndarray]]:
+    topology, trainable, actor = build(layout, TINY, OTHERS[name])
+    stats = actor.train_step(weighted_samples(), kl_coefficient=KL, mini_batches=1, seed=3)
+    weights = local_weights(trainable.module)
+    shutdown(topology)
+    return topology.tensor_rank, stats, weights
+
+
+def other_loss(name: str, model: torch.nn.Module) -> Tensor:
+    """The loss of one mini-batch, a sequence at a time in plain torch."""
+    total, chosen = torch.zeros(()), weighted_samples()
+    for sample in chosen:
+        ids = torch.from_numpy(np.concatenate([sample.prompt_ids, sample.response_ids]))[None]
+        logits = model(ids, torch.arange(ids.shape[1])[None], None)[0, :, :VOCAB] / 0.9
+        rows = logits.log_softmax(1)[len(sample.prompt_ids) - 1 : -1]
+        new = rows.gather(1, torch.from_numpy(sample.response_ids)[:, None])[:, 0]
+        ratio = (new - torch.from_numpy(sample.old_logprobs)).exp()
+        gap = torch.from_numpy(sample.reference_logprobs) - new
+        advantages = torch.from_numpy(sample.advantages)
+        weights = torch.ones(len(new)) if sample.weights is None else torch.from_numpy(sample.weights)
+        entropy = -(rows.exp() * rows).sum(1)
+        if name == "gspo":
+            ratio = ratio.log().mean().exp().expand(len(new))
+            policy = -torch.minimum(ratio * advantages, ratio.clamp(0.95, 1.1) * advantages)
+            total = total + ((policy * weights + KL * (gap.exp() - 1 - gap)) / len(new) / len(chosen)).sum()
+        elif name == "cispo":
+            policy = -advantages * ratio.clamp(0, 1.3).detach() * new
+            tokens = sum(len(each.response_ids) for each in chosen)
+            total = total + ((policy * weights + KL * (gap.exp() - 1 - gap) - 0.02 * entropy) / tokens).sum()
+        else:
+            policy = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.3))
+            policy = torch.where(advantages < 0, torch.minimum(policy, -advantages * 3), policy)
+            total = total + ((policy * weights + KL * gap.square() / 2) / 16 / len(chosen)).sum()
+    return total
+
+
+def run_other_plainly(name: str) -> tuple[float, float]:
+    topology, trainable, _ = build(ONE, TINY, OTHERS[name])
+    loss = other_loss(name, trainable.module)
+    gradients = torch.autograd.grad(loss, list(trainable.module.parameters()))
+    shutdown(topology)
+    return loss.item(), torch.stack([g.square().sum() for g in gradients]).sum().sqrt().item()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_losses_are_theirs_in_every_layout(name: str) -> None:
+    ((loss, norm),) = run_ranks(1, run_other_plainly, name)
+    layouts = [ONE, Layout(2, tensor=2, sequence=True), Layout(4, pipeline=2)]
+    runs = [run_ranks(layout.world, run_other, layout, name) for layout in layouts]
+    expected = merge_weights([(rank, weights) for rank, _, weights in runs[0]], 1)
+    for layout, results in zip(layouts, runs, strict=True):
+        stats = results[0][1]
+        assert all(other == stats for _, other, _ in results)
+        assert stats.loss == pytest.approx(loss, rel=1e-5, abs=1e-6)
+        assert stats.grad_norm == pytest.approx(norm, rel=1e-5)
+        actual = merge_weights([(rank, weights) for rank, _, weights in results], layout.tensor)
+        for key, value in expected.items():
+            assert relative(actual[key], value) <= 1e-5, (layout, key)

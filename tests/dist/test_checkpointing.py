@@ -66,6 +66,7 @@ class Run:
             self.topology,
             AlgorithmConfig(micro_batch_rows=2),
             vocab_size=VOCAB,
+            max_new_tokens=16,
             temperature=1.0,
         )
         self.bank = RoleBank(self.trainable, self.topology)
@@ -105,7 +106,7 @@ def samples(step: int) -> list[TrainSample]:
             rng.integers(0, VOCAB, response),
             rng.normal(-4.2, 0.1, response).astype(np.float32),
             rng.normal(-4.2, 0.1, response).astype(np.float32),
-            advantage=float(rng.normal()),
+            advantages=np.full(response, rng.normal(), dtype=np.float32),
             group=index,
         )
         for index, (prompt, response) in enumerate(lengths)

@@ -38,7 +38,7 @@ def build(dtype: torch.dtype) -> tuple[Topology, TrainableModel, Actor, NoEngine
     trainable = TrainableModel(model, model.config, OPTIMIZER, topology)
     engine: Any = NoEngine()
     tokenizer: Any = OnlyPad()
-    actor = Actor(trainable, engine, tokenizer, topology, AlgorithmConfig(micro_batch_rows=4), vocab_size=VOCAB)
+    actor = Actor(trainable, engine, tokenizer, topology, AlgorithmConfig(micro_batch_rows=4), vocab_size=VOCAB, max_new_tokens=16)
     return topology, trainable, actor, engine
 
 
@@ -48,7 +48,7 @@ def samples(seed: int) -> list[TrainSample]:
     for _ in range(8):
         prompt, response = rng.integers(0, VOCAB, rng.integers(2, 6)), rng.integers(0, VOCAB, rng.integers(2, 6))
         logprobs = np.full(len(response), -4.1, np.float32)
-        out.append(TrainSample(prompt, response, logprobs, logprobs, float(rng.normal()), len(out)))
+        out.append(TrainSample(prompt, response, logprobs, logprobs, np.full(len(response), rng.normal(), dtype=np.float32), len(out)))
     return out
 
 
@@ -169,7 +169,7 @@ def settings() -> None:
     # Gradients that are not finite change nothing but the counter.
     state = copies([*trainable.weight_buffers(), *trainable.moment_buffers()])
     chosen = samples(4)
-    chosen[0] = replace(chosen[0], advantage=math.inf)
+    chosen[0] = replace(chosen[0], advantages=np.full_like(chosen[0].advantages, math.inf))
     stats = actor.train_step(chosen, kl_coefficient=0.0, mini_batches=1, seed=0)
     assert (stats.num_updates, stats.num_skipped_updates) == (0, 1)
     assert math.isnan(stats.grad_norm)

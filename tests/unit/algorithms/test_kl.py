@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from seif_nemo.algorithms.kl import k3
+from seif_nemo.algorithms.kl import KL_ESTIMATORS, k1, k2, k3
 
 
 def test_values_by_hand() -> None:
@@ -30,3 +30,12 @@ def test_k3_stays_finite() -> None:
     assert torch.isfinite(value).all()
     assert policy.grad is not None
     assert torch.isfinite(policy.grad).all()
+
+
+def test_the_three_estimators_by_hand() -> None:
+    policy, reference = torch.tensor([-1.0, -2.0], requires_grad=True), torch.tensor([-1.5, -1.0])
+    assert k1(policy, reference).tolist() == [0.5, -1.0]
+    assert k2(policy, reference).tolist() == [0.125, 0.5]
+    (gradient,) = torch.autograd.grad(k2(policy, reference).sum(), policy)
+    assert gradient.tolist() == [0.5, -1.0]
+    assert {kind.value: function for kind, function in KL_ESTIMATORS.items()} == {"k1": k1, "k2": k2, "k3": k3}

@@ -1,7 +1,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from seif_nemo.cli.compose import compose_config, config_keys
+from seif_nemo.cli.compose import CONF_DIR, compose_config, config_keys
 from seif_nemo.cli.main import main
 from seif_nemo.config.algorithm import InstructorRewardConfig
 from seif_nemo.config.model import Dtype
@@ -39,6 +39,35 @@ def test_the_papers_experiment_has_the_papers_values():
     assert not reward.accepts_format(answered + "And more.")
     assert not reward.accepts_format("<answer>Be brief.</answer>")
     assert not reward.accepts_format("<think>Four words.</think> Be brief.")
+
+
+RECIPES = {  # advantage, loss, mean, clips, KL estimator, in the reward, the Follower's coefficient, draws
+    "grpo": ("grpo", "clip", "sequence", 0.2, 0.2, "k3", False, 0.04, 1),
+    "dr_grpo": ("dr_grpo", "clip", "constant", 0.2, 0.2, "k3", False, 0.0, 1),
+    "dapo": ("grpo", "clip", "token", 0.2, 0.28, "k3", False, 0.0, 4),
+    "gspo": ("grpo", "gspo", "sequence", 3e-4, 4e-4, "k3", False, 0.0, 1),
+    "cispo": ("grpo", "cispo", "token", 1.0, 0.28, "k3", False, 0.0, 1),
+    "rloo": ("rloo", "clip", "sequence", 0.2, 0.3, "k1", True, 0.01, 1),
+    "reinforce_pp": ("reinforce_pp", "clip", "token", 0.2, 0.2, "k1", True, 0.01, 1),
+    "reinforce_pp_baseline": ("reinforce_pp_baseline", "clip", "token", 0.2, 0.2, "k2", False, 0.01, 1),
+}
+
+
+def test_recipes_are_their_papers_values():
+    assert sorted(RECIPES) == sorted(path.stem for path in (CONF_DIR / "recipe").glob("*.yaml"))
+    for name, expected in RECIPES.items():
+        found = compose_config([f"recipe={name}", "model.path=base", "data.seeds=seeds.txt"]).algorithm
+        assert found.follower.kl_coefficient == found.instructor.kl_coefficient
+        names = (found.advantage.name, found.policy_loss.name, found.loss_mean.name)
+        kl = (found.kl_estimator.name, found.kl_in_reward, found.follower.kl_coefficient)
+        assert (*names, found.clip_low, found.clip_high, *kl, found.dynamic_sampling_draws) == expected, name
+
+
+def test_a_recipe_goes_over_an_experiments_algorithm_and_under_the_command_line():
+    algorithm = compose_config(["experiment=quickstart", "recipe=dapo", "algorithm.clip_low=0.1"]).algorithm
+    assert (algorithm.clip_low, algorithm.clip_high, algorithm.micro_batch_rows) == (0.1, 0.28, 24)
+    with pytest.raises(ValueError, match=r"overlong_buffer_tokens=90000 must be at most generation\.max_new_tokens="):
+        compose_config(["experiment=quickstart", "algorithm.overlong_buffer_tokens=90000"])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def row(index: int, prompt: list[int], response: list[int], advantage: float = 0
         np.array(response, dtype=np.int64),
         old_logprobs=-np.arange(count, dtype=np.float32) - index,
         reference_logprobs=-np.arange(count, dtype=np.float32) - 10,
-        advantage=advantage,
+        advantages=np.full(count, advantage, dtype=np.float32),
     )
 
 
@@ -34,6 +34,8 @@ def test_a_micro_batch_by_hand() -> None:
     assert batch.old_logprobs_T.tolist() == [-4, -5, -7, -8, -9]
     assert batch.reference_logprobs_T.tolist() == [-10, -11, -10, -11, -12]
     assert batch.advantages_T.tolist() == [0.5, 0.5, -1, -1, -1]
+    assert batch.rows_T.tolist() == [0, 0, 1, 1, 1]
+    assert batch.mean_weights_T.tolist() == batch.policy_weights_T.tolist() == [1.0] * 5
     assert batch.input_ids_BS.dtype == batch.selected_T.dtype == batch.tokens_T.dtype == torch.int64
 
 

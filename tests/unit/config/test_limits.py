@@ -40,7 +40,7 @@ GROUPS = {
 
 
 LIMITS = [
-    ("algorithm.clip_low", [-0.1, 1.0, NAN], [0.0]),
+    ("algorithm.clip_low", [-0.1, 1.1, NAN], [0.0, 1.0]),
     ("algorithm.clip_high", [-0.1, NAN], [0.0]),
     ("algorithm.dual_clip", [1.0, NAN], [1.5]),
     ("algorithm.micro_batch_rows", [0], [1]),

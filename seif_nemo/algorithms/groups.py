@@ -1,12 +1,13 @@
-"""Group-normalised advantages of GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1.2)."""
+"""Advantages relative to the other responses to the same prompt: what GRPO, Dr. GRPO and RLOO share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-EPSILON = 1e-6  # added to the standard deviation; groups with less spread than this carry no signal and are dropped
+EPSILON = 1e-6  # groups with less spread than this carry no signal and are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +21,13 @@ class GroupAdvantages:
     num_missing_rewards: int  # responses without a reward, in any group
 
 
-def group_advantages(rewards: Sequence[float | None], groups: Sequence[int]) -> GroupAdvantages:
-    """(reward - mean) / (std + 1e-6) inside each group of responses to one prompt.
+Formula = Callable[[Tensor], Tensor]  # rewards of one group, float64 [N ≥ 2], not all equal -> advantages [N]
 
-    `groups` names the group of each reward; sizes and order are free. The standard deviation is the unbiased one
-    (n - 1), as in the common GRPO implementations. A missing reward (`None`) leaves its group, which is normalised over
-    the rest.
 
+def group_advantages(rewards: Sequence[float | None], groups: Sequence[int], formula: Formula) -> GroupAdvantages:
+    """`formula` inside each group of responses to one prompt.
+
+    `groups` names the group of each reward; sizes and order are free. A missing reward (`None`) leaves its group.
     Raises `ValueError` for a reward that is not finite.
     """
     assert len(rewards) == len(groups)
@@ -44,13 +45,13 @@ def group_advantages(rewards: Sequence[float | None], groups: Sequence[int]) -> 
             missing += 1
             continue
         known_N = torch.tensor([reward for _, reward in known], dtype=torch.float64)
-        mean, std = known_N.mean().item(), known_N.std(correction=1).item()
-        if std <= EPSILON:
+        if known_N.std(correction=1).item() <= EPSILON:
             zero_variance += 1
             continue
         used += 1
-        for index, reward in known:
-            advantages[index] = (reward - mean) / (std + EPSILON)
+        found_N = [float(value) for value in formula(known_N)]
+        for (index, _), advantage in zip(known, found_N, strict=True):
+            advantages[index] = advantage
     return GroupAdvantages(
         advantages=tuple(advantages),
         num_used=used,
