@@ -1,12 +1,12 @@
 """Log-probs of given tokens and entropies straight from hidden states: the logits never exist as a whole.
 
 The output projection, the softmax over a vocabulary that is sharded over the tensor-parallel group, and their
-gradients are computed for a few tokens at a time, forward and again backward. Memory is that of the chunk plus the
-gradient of the weight; four products with the weight instead of three are the price. Sources of the idea: Wijmans et
-al. 2024, "Cut your losses" (arXiv 2411.09009); Hsu et al. 2024, Liger (arXiv 2410.10989). What is exact here beside
-them: any upstream gradient per token, entropies with gradient, vocabulary shards with padding, packed tokens.
+gradients are computed tile by tile (some tokens against some of the vocabulary), forward and again backward. Memory is
+that of two tiles plus the gradient of the weight; four products with the weight instead of three are the price. Sources
+of the idea: Wijmans et al. 2024, "Cut your losses" (arXiv 2411.09009); Hsu et al. 2024, Liger (arXiv 2410.10989). What
+is exact here beside them: any upstream gradient per token, entropies with gradient, vocabulary shards with padding.
 
-Shape suffixes: T tokens, H hidden, V vocabulary rows of this rank's weight, C tokens of one chunk.
+Shape suffixes: T tokens, H hidden, V rows of this rank's weight, C tokens and B columns of one tile, M its elements.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
-CHUNK_ELEMENTS = 2**24  # fp32 temporaries hold at most this many logits at a time (64 MiB each)
+TILE_ELEMENTS = 2**24  # fp32 temporaries hold at most this many logits at a time (64 MiB each)
+MAX_TILE_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +39,7 @@ class _Shard:
     valid: int
     scale: float  # 1 / temperature
     group: ProcessGroup | None
-    chunk_elements: int
+    tile_elements: int
 
 
 def linear_logprobs(
@@ -49,7 +50,7 @@ def linear_logprobs(
     vocab_size: int,
     temperature: float = 1.0,
     group: ProcessGroup | None = None,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    tile_elements: int = TILE_ELEMENTS,
 ) -> TokenScores:
     """log softmax(hidden · weightᵀ / temperature) at `tokens`, and the entropy of that softmax.
 
@@ -74,7 +75,7 @@ def linear_logprobs(
         valid=min(max(vocab_size - rank * rows, 0), rows),
         scale=1.0 / temperature,
         group=group if world > 1 else None,
-        chunk_elements=chunk_elements,
+        tile_elements=tile_elements,
     )
     logprobs_T, entropies_T = cast(tuple[Tensor, Tensor], _LinearLogProbs.apply(hidden_TH, weight_VH, tokens_T, shard))
     return TokenScores(logprobs_T, entropies_T)
@@ -86,30 +87,28 @@ class _LinearLogProbs(torch.autograd.Function):
         ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, shard: _Shard
     ) -> tuple[Tensor, Tensor]:
         targets_T = tokens_T - shard.first  # outside [0, valid) the token lives on another rank
-        mine_T = (targets_T >= 0) & (targets_T < shard.valid)
-        targets_T = torch.where(mine_T, targets_T, 0)
-        size = (hidden_TH.shape[0],)
-        max_T = hidden_TH.new_full(size, -torch.inf, dtype=torch.float32)
+        max_T = hidden_TH.new_full((len(hidden_TH),), -torch.inf, dtype=torch.float32)
         # Σ exp(l - max), Σ exp(l - max) l, the logit of the token
-        sums_3T = hidden_TH.new_zeros((3, *size), dtype=torch.float32)
-        if shard.valid:
-            for rows in _chunks(size[0], shard):
-                logits_CV = _logits(hidden_TH[rows], weight_VH[: shard.valid], shard.scale)
-                sums_3T[2, rows] = logits_CV.gather(1, targets_T[rows, None])[:, 0]
-                max_T[rows] = logits_CV.amax(1)
-                exponentials_CV = (logits_CV - max_T[rows, None]).exp_()
-                sums_3T[0, rows] = exponentials_CV.sum(1)
-                sums_3T[1, rows] = exponentials_CV.mul_(logits_CV).sum(1)
+        sums_3T = hidden_TH.new_zeros((3, len(hidden_TH)), dtype=torch.float32)
+        for tile in _tiles(hidden_TH, shard):
+            logits_CB = tile.logits(hidden_TH, weight_VH, shard.scale)
+            mine_C, columns_C = tile.targets(targets_T)
+            sums_3T[2, tile.rows] += logits_CB.gather(1, columns_C[:, None])[:, 0] * mine_C
+            highest_C = torch.maximum(max_T[tile.rows], logits_CB.amax(1))
+            sums_3T[:2, tile.rows] *= (max_T[tile.rows] - highest_C).exp()
+            max_T[tile.rows] = highest_C
+            exponentials_CB = torch.sub(logits_CB, highest_C[:, None], out=tile.second(logits_CB)).exp_()
+            sums_3T[0, tile.rows] += exponentials_CB.sum(1)
+            sums_3T[1, tile.rows] += torch.linalg.vecdot(exponentials_CB, logits_CB)
         if shard.group is not None:
             global_max_T = max_T.clone()
             dist.all_reduce(global_max_T, op=dist.ReduceOp.MAX, group=shard.group)
             sums_3T[:2] *= (max_T - global_max_T).exp()
-            sums_3T[2] *= mine_T
             dist.all_reduce(sums_3T, group=shard.group)
             max_T = global_max_T
         normaliser_T = max_T + sums_3T[0].log()
         entropies_T = normaliser_T - sums_3T[1] / sums_3T[0]
-        ctx.save_for_backward(hidden_TH, weight_VH, targets_T, mine_T, normaliser_T, entropies_T)
+        ctx.save_for_backward(hidden_TH, weight_VH, targets_T, normaliser_T, entropies_T)
         ctx.shard = shard
         ctx.set_materialize_grads(False)
         return sums_3T[2] - normaliser_T, entropies_T
@@ -118,45 +117,68 @@ class _LinearLogProbs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """With p = softmax(l): d logprob / d l_j = [j = token] - p_j, d entropy / d l_j = -p_j (log p_j + entropy)."""
-        logprob_gradient_T, entropy_gradient_T = gradients
-        hidden_TH, weight_VH, targets_T, mine_T, normaliser_T, entropies_T = ctx.saved_tensors
+        on_logprobs_T, on_entropies_T = (None if each is None else each.float() for each in gradients)
+        hidden_TH, weight_VH, targets_T, normaliser_T, entropies_T = ctx.saved_tensors
         shard: _Shard = ctx.shard
-        hidden_gradient_TH = torch.zeros_like(hidden_TH)
+        hidden_gradient_TH = torch.zeros_like(hidden_TH, dtype=torch.float32)
         weight_gradient_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
-        if (logprob_gradient_T is None and entropy_gradient_T is None) or not shard.valid:
-            return hidden_gradient_TH, weight_gradient_VH.to(weight_VH.dtype), None, None
-        valid_VH, valid_gradient_VH = weight_VH[: shard.valid], weight_gradient_VH[: shard.valid]
-        for rows in _chunks(len(hidden_TH), shard):
-            # log p, then p, then the gradient of the logits, in place: one chunk of memory
-            log_p_CV = _logits(hidden_TH[rows], valid_VH, shard.scale).sub_(normaliser_T[rows, None])
-            gradient_CV = log_p_CV.exp()
-            factor_C1 = _column(logprob_gradient_T, rows)
-            if entropy_gradient_T is None:
-                gradient_CV.mul_(-factor_C1)
+        if on_logprobs_T is None:
+            on_logprobs_T = torch.zeros_like(normaliser_T)
+        for tile in _tiles(hidden_TH, shard):
+            rows = tile.rows
+            # log p, then p, then the gradient of the logits, in place
+            gradient_CB = tile.logits(hidden_TH, weight_VH, shard.scale).sub_(normaliser_T[rows, None])
+            if on_entropies_T is None:
+                gradient_CB.exp_().mul_(-on_logprobs_T[rows, None])
             else:
-                weight_CV = log_p_CV.add_(entropies_T[rows, None]).mul_(_column(entropy_gradient_T, rows))
-                gradient_CV.mul_(weight_CV.add_(factor_C1).neg_())
-            if logprob_gradient_T is not None:
-                gradient_CV.scatter_add_(1, targets_T[rows, None], factor_C1 * mine_T[rows, None])
-            gradient_CV = gradient_CV.mul_(shard.scale).to(weight_VH.dtype)
-            hidden_gradient_TH[rows] = gradient_CV @ valid_VH
-            if weight_VH.dtype == torch.float32:
-                valid_gradient_VH.addmm_(gradient_CV.T, hidden_TH[rows])
-            else:
-                valid_gradient_VH += gradient_CV.T @ hidden_TH[rows]
-        return hidden_gradient_TH, weight_gradient_VH.to(weight_VH.dtype), None, None
+                factor_CB = torch.add(gradient_CB, entropies_T[rows, None], out=tile.second(gradient_CB))
+                factor_CB.mul_(on_entropies_T[rows, None]).add_(on_logprobs_T[rows, None])
+                gradient_CB.exp_().mul_(factor_CB.neg_())
+            mine_C, columns_C = tile.targets(targets_T)
+            gradient_CB.scatter_add_(1, columns_C[:, None], (on_logprobs_T[rows] * mine_C)[:, None])
+            gradient_CB = gradient_CB.mul_(shard.scale).to(weight_VH.dtype)
+            hidden_gradient_TH[rows] += gradient_CB @ weight_VH[tile.columns]
+            weight_gradient_VH[tile.columns] += gradient_CB.T @ hidden_TH[rows]
+        return hidden_gradient_TH.to(hidden_TH.dtype), weight_gradient_VH.to(weight_VH.dtype), None, None
 
 
-def _column(gradient_T: Tensor | None, rows: slice) -> Tensor:
-    """The upstream gradients of a chunk as [C, 1]; 0 where there is none."""
-    return torch.zeros(()) if gradient_T is None else gradient_T[rows, None].float()
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tile:
+    """Some tokens against some of the vocabulary, with memory that all tiles share."""
+
+    rows: slice  # tokens
+    columns: slice  # rows of the weight
+    memory_2M: Tensor
+
+    def logits(self, hidden_TH: Tensor, weight_VH: Tensor, scale: float) -> Tensor:
+        """[C, B] in fp32, in the shared memory."""
+        hidden_CH, weight_BH = hidden_TH[self.rows], weight_VH[self.columns]
+        shape = (len(hidden_CH), len(weight_BH))
+        logits_CB = self.memory_2M[0, : shape[0] * shape[1]].view(shape)
+        if weight_VH.dtype == torch.float32:
+            torch.mm(hidden_CH, weight_BH.T, out=logits_CB)
+        else:
+            logits_CB.copy_(hidden_CH @ weight_BH.T)
+        return logits_CB if scale == 1.0 else logits_CB.mul_(scale)
+
+    def second(self, like_CB: Tensor) -> Tensor:
+        """Other memory of the same shape."""
+        return self.memory_2M[1, : like_CB.numel()].view_as(like_CB)
+
+    def targets(self, targets_T: Tensor) -> tuple[Tensor, Tensor]:
+        """(1.0 where the token is in this tile, its column or 0)."""
+        columns_C = targets_T[self.rows] - self.columns.start
+        mine_C = (columns_C >= 0) & (columns_C < self.columns.stop - self.columns.start)
+        return mine_C.float(), torch.where(mine_C, columns_C, 0)
 
 
-def _logits(hidden_CH: Tensor, weight_VH: Tensor, scale: float) -> Tensor:
-    logits_CV = (hidden_CH @ weight_VH.T).float()
-    return logits_CV if scale == 1.0 else logits_CV.mul_(scale)
-
-
-def _chunks(tokens: int, shard: _Shard) -> Iterator[slice]:
-    step = max(1, shard.chunk_elements // shard.valid)
-    return (slice(start, start + step) for start in range(0, tokens, step))
+def _tiles(hidden_TH: Tensor, shard: _Shard) -> Iterator[_Tile]:
+    """All tiles of at most `tile_elements` logits: as many tokens as possible, so that the weight is read seldom."""
+    tokens = len(hidden_TH)
+    height = min(max(tokens, 1), MAX_TILE_TOKENS, shard.tile_elements)
+    width = min(max(shard.tile_elements // height, 1), max(shard.valid, 1))
+    memory_2M = hidden_TH.new_empty((2, height * width), dtype=torch.float32)
+    for top in range(0, tokens, height):
+        for left in range(0, shard.valid, width):
+            rows = slice(top, min(top + height, tokens))
+            yield _Tile(rows, slice(left, min(left + width, shard.valid)), memory_2M)

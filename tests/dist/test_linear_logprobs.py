@@ -37,7 +37,7 @@ def run_sharded(vocabs: list[int], temperature: float) -> list[list[np.ndarray]]
             vocab_size=vocab,
             temperature=temperature,
             group=topology.tensor_group,
-            chunk_elements=5 * PADDED // 2,
+            tile_elements=5 * PADDED // 2,
         )
         total = (scores.logprobs_T * upstream[0]).sum() + (scores.entropies_T * upstream[1]).sum()
         gradients = torch.autograd.grad(total, (hidden, shard))

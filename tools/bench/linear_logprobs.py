@@ -20,7 +20,7 @@ import torch
 from seif_nemo.data.files import write_whole
 from seif_nemo.parallel.linear_logprobs import linear_logprobs
 
-WAYS = ("naive", "chunked")
+WAYS = ("naive", "tiled")
 
 
 def peak_bytes() -> int:
@@ -69,17 +69,17 @@ def compare(options: argparse.Namespace) -> dict[str, object]:
             command = [sys.executable, __file__, "--way", way, "--folder", name]
             command += [f"--{key}={getattr(options, key)}" for key in ("tokens", "vocab", "hidden", "repeats")]
             subprocess.run(command, check=True)
-        naive, chunked = (json.loads((folder / f"{way}.json").read_text()) for way in WAYS)
-        ours, theirs = np.load(folder / "chunked.npz"), np.load(folder / "naive.npz")
+        naive, tiled = (json.loads((folder / f"{way}.json").read_text()) for way in WAYS)
+        ours, theirs = np.load(folder / "tiled.npz"), np.load(folder / "naive.npz")
         errors = {key: float(np.abs(ours[key] - theirs[key]).max() / np.abs(theirs[key]).max()) for key in theirs}
     return {
         "tokens": options.tokens,
         "vocab": options.vocab,
         "hidden": options.hidden,
         "naive": naive,
-        "chunked": chunked,
-        "memory_ratio": chunked["extra_bytes"] / naive["extra_bytes"],
-        "time_ratio": chunked["seconds"] / naive["seconds"],
+        "tiled": tiled,
+        "memory_ratio": tiled["extra_bytes"] / naive["extra_bytes"],
+        "time_ratio": tiled["seconds"] / naive["seconds"],
         "largest_relative_error": errors,
     }
 

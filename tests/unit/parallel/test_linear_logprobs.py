@@ -42,12 +42,12 @@ def plainly(given: Case, *, temperature: float) -> tuple[Tensor, Tensor, Tensor,
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("chunk_elements", [1, 5 * PADDED, 10**9])
-def test_values_and_gradients_are_those_of_the_whole_log_softmax(temperature: float, chunk_elements: int) -> None:
+@pytest.mark.parametrize("tile_elements", [1, 5 * PADDED, 10**9])
+def test_values_and_gradients_are_those_of_the_whole_log_softmax(temperature: float, tile_elements: int) -> None:
     given = case()
     hidden, weight = given.hidden.requires_grad_(), given.weight.requires_grad_()
     scores = linear_logprobs(
-        hidden, weight, given.tokens, vocab_size=VOCAB, temperature=temperature, chunk_elements=chunk_elements
+        hidden, weight, given.tokens, vocab_size=VOCAB, temperature=temperature, tile_elements=tile_elements
     )
     total = (scores.logprobs_T * given.on_logprobs).sum() + (scores.entropies_T * given.on_entropies).sum()
     found = (scores.logprobs_T, scores.entropies_T, *torch.autograd.grad(total, (hidden, weight)))
