@@ -73,7 +73,7 @@ class CheckpointStore:
         self._check_fence = check_fence or (lambda: None)
         self._token = f"{broadcast_int(time.time_ns(), topology):x}"  # an older attempt's names never clash with ours
         self._writer = StateWriter(topology)
-        self._on_main(lambda: self._clean(root))
+        self._on_main(lambda: self._take_over(root))
 
     def save(
         self, trainable: TrainableModel, bank: Residents, path: Path, *, with_optimizer: bool | None = None
@@ -238,20 +238,24 @@ class CheckpointStore:
         if replaced.exists():
             shutil.rmtree(replaced)
 
-    def _clean(self, root: Path) -> None:
-        """Remove what killed attempts left below `root`; put a checkpoint back whose replacement was not finished."""
-        self._check_fence()  # else it may be what a newer attempt is writing
-        for leftover in sorted(root.glob(f"**/.*{_TEMPORARY}*")):
-            shutil.rmtree(leftover)
-        for replaced in sorted(root.glob(f"**/.*{_REPLACED}*")):
-            path = replaced.with_name(replaced.name[1 : replaced.name.rindex(_REPLACED)])
-            if path.exists():
-                shutil.rmtree(replaced)
-            else:
-                replaced.rename(path)
+    def _take_over(self, root: Path) -> None:
+        self._check_fence()  # else what is unfinished may be a newer attempt's
+        _clean(root)
 
     def _check_loaded(self, trainable: TrainableModel, path: Path, manifest: Manifest) -> None:
         own = digest_tensors(trainable.weight_buffers())
         loaded = world_digest(own, group=self._topology.world_group, device=self._topology.device)
         if loaded != manifest.weights_digest:
             raise CheckpointError(f"{path}: weights {loaded} after the load, {manifest.weights_digest} were saved")
+
+
+def _clean(root: Path) -> None:
+    """Remove what killed attempts left below `root`; put a checkpoint back whose replacement was not finished."""
+    for leftover in sorted(root.glob(f"**/.*{_TEMPORARY}*")):
+        shutil.rmtree(leftover)
+    for replaced in sorted(root.glob(f"**/.*{_REPLACED}*")):
+        path = replaced.with_name(replaced.name[1 : replaced.name.rindex(_REPLACED)])
+        if path.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(path)

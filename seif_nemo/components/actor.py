@@ -117,6 +117,7 @@ class Actor:
         totals = torch.zeros(4, dtype=torch.float64, device=self._topology.device)  # policy loss, KL, entropy, clipped
         ratio_max = torch.zeros((), dtype=torch.float32, device=self._topology.device)
         norms: list[float] = []
+        update_norms: list[float] = []
         num_tokens = num_skipped = 0
         used = 0.0
         for indices in split_mini_batches([sample.group for sample in samples], mini_batches, seed=seed):
@@ -137,6 +138,7 @@ class Actor:
                 num_skipped += 1
                 continue
             norms.append(norm)
+            update_norms.append(self._trainable.update_norm())
             used += denominator
             for part in parts:
                 totals += part[:4].double() * denominator
@@ -151,6 +153,7 @@ class Actor:
             clip_fraction=clipped,
             ratio_max=largest,
             grad_norm=sum(norms) / len(norms) if norms else (math.nan if num_skipped else 0.0),
+            update_norm=sum(update_norms) / len(norms) if norms else 0.0,
             learning_rate=self._trainable.learning_rate,
             num_samples=len(samples),
             num_tokens=num_tokens,

@@ -163,6 +163,7 @@ def learn(
         "train/clip_fraction": stats.clip_fraction,
         "train/ratio_max": stats.ratio_max,
         "train/grad_norm": stats.grad_norm,
+        "train/update_norm": stats.update_norm,
         "train/lr": stats.learning_rate,
         "train/num_tokens": float(stats.num_tokens),
         "train/num_updates": float(stats.num_updates),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.distributed import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
@@ -17,7 +18,9 @@ from megatron.core.distributed import (
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import ChainedOptimizer, clip_grads, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.tensor_parallel import param_is_not_tensor_parallel_duplicate
 from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.module import param_is_not_shared
 from torch import Tensor
 
 from seif_nemo.config.algorithm import OptimizerConfig
@@ -177,7 +180,34 @@ class TrainableModel:
         assert updated
         return norm, True
 
+    @torch.no_grad()
+    def update_norm(self) -> float:
+        """Norm of what the last update changed, from the moments that it left. Collective.
+
+        Decoupled AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2): the change is
+        -lr (m̂ / (√v̂ + ε) + decay · old weight), where the old weight follows from the new one.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
+        count = self.step_count
+        for inner in self._inner():
+            for group in inner.param_groups:
+                beta1, beta2 = group["betas"]
+                rate, decay = group["lr"], group["weight_decay"]
+                for parameter in group["params"]:
+                    if not (param_is_not_shared(parameter) and self._counts_here(parameter)):
+                        continue
+                    first, second = (inner.state[parameter][name] for name in MOMENTS)
+                    step = first / (1 - beta1**count) / ((second / (1 - beta2**count)).sqrt() + group["eps"])
+                    old = (parameter + rate * step) / (1 - rate * decay)
+                    total += (step + decay * old).double().square().sum() * rate**2
+        dist.all_reduce(total, group=self.topology.world_group)
+        return float(total.sqrt())
+
     # Internals
+
+    def _counts_here(self, parameter: Tensor) -> bool:
+        """False on all but the first tensor-parallel rank for what each of them holds whole."""
+        return param_is_not_tensor_parallel_duplicate(parameter, self.topology.tensor_group)
 
     def _inner(self) -> list[Any]:
         """The torch (or fused) Adam of each of Megatron's chained optimizers."""

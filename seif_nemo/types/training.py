@@ -29,6 +29,7 @@ class TrainStats:
     clip_fraction: float  # share of tokens whose gradient the ratio clip removed
     ratio_max: float
     grad_norm: float  # mean over applied mini-batches, before clipping; NaN if all were skipped
+    update_norm: float  # mean over applied mini-batches: how far the weights moved
     learning_rate: float
     num_samples: int
     num_tokens: int  # response tokens, those of skipped mini-batches included

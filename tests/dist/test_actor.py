@@ -175,7 +175,7 @@ def test_a_layout_gives_the_one_process_result(layout: Layout, arch: Architectur
     for a, b in zip(actual.logprobs, expected.logprobs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for a, b in zip(actual.stats, expected.stats, strict=True):
-        for field in ("kl", "entropy", "clip_fraction", "ratio_max", "grad_norm", "learning_rate"):
+        for field in ("kl", "entropy", "clip_fraction", "ratio_max", "grad_norm", "update_norm", "learning_rate"):
             assert getattr(a, field) == pytest.approx(getattr(b, field), rel=1e-5), field
         for field in ("loss", "policy_loss"):  # a mean of terms of size 1 that nearly cancel
             assert getattr(a, field) == pytest.approx(getattr(b, field), rel=1e-5, abs=1e-6), field
@@ -213,9 +213,9 @@ def run_plainly() -> tuple[Run, list[int]]:
 
     before = local_weights(model)
     logprobs = [logprobs_of(sample).detach().numpy() for sample in samples()]
-    losses, norms, clipped, after = [], [], [], []
+    losses, norms, moves, clipped, after = [], [], [], [], []
     for step, (chosen, mini_batches, seed) in enumerate(STEPS):
-        step_loss, step_norms, step_clipped, step_tokens = 0.0, [], 0, 0
+        step_loss, step_norms, step_moves, step_clipped, step_tokens = 0.0, [], [], 0, 0
         for indices in split_mini_batches([s.group for s in chosen], mini_batches, seed=seed):
             tokens = sum(len(chosen[i].response_ids) for i in indices)
             total = torch.zeros(())
@@ -240,19 +240,23 @@ def run_plainly() -> tuple[Run, list[int]]:
             norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt().item()
             for parameter, gradient in zip(names.values(), gradients, strict=True):
                 parameter.grad = gradient * min(1.0, OPTIMIZER.max_grad_norm / (norm + 1e-6))
+            old = [parameter.detach().clone() for parameter in names.values()]
             optimizer.step()
             optimizer.zero_grad()
+            changes = [(new.detach() - before).square().sum() for new, before in zip(names.values(), old, strict=True)]
+            step_moves.append(torch.stack(changes).sum().sqrt().item())
             step_loss, step_tokens = step_loss + total.item(), step_tokens + tokens
             step_norms.append(norm)
         losses.append(step_loss / step_tokens)
         norms.append(sum(step_norms) / len(step_norms))
+        moves.append(sum(step_moves) / len(step_moves))
         clipped.append(step_clipped)
         if step != 1:
             after.append(local_weights(model))
     shutdown(topology)
     stats = [
-        TrainStats(loss, 0, 0, 0, 0, 0, norm, OPTIMIZER.learning_rate, 0, 0, 0, 0)
-        for loss, norm in zip(losses, norms, strict=True)
+        TrainStats(loss, 0, 0, 0, 0, 0, norm, moved, OPTIMIZER.learning_rate, 0, 0, 0, 0)
+        for loss, norm, moved in zip(losses, norms, moves, strict=True)
     ]
     return Run(logprobs, stats, [before, *after]), clipped
 
@@ -267,6 +271,7 @@ def test_one_process_gives_what_plain_torch_gives() -> None:
     for a, b, count in zip(actual.stats, expected.stats, clipped, strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-5)
+        assert a.update_norm == pytest.approx(b.update_norm, rel=1e-4)  # plain torch's is a difference of weights
         assert round(a.clip_fraction * a.num_tokens) == count
     for step in (1, 2):
         for name, value in expected.weights[step].items():
