@@ -12,6 +12,7 @@ from seif_nemo.config.root import Config
 EXIT_BAD_INPUT = 2
 EXIT_GATE = 3
 EXIT_JUDGE = 4
+EXIT_NOT_FINITE = 5
 EXIT_STOPPED = 130
 
 
@@ -46,6 +47,7 @@ def _run(config: Config) -> int:
 
     quiet_known_warnings()
     # These take seconds to import, and a mistyped key must not cost seconds.
+    from seif_nemo.components.actor import NonFiniteGradientsError
     from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
     from seif_nemo.evolution.build import build_context, set_determinism
     from seif_nemo.evolution.rounds import evolve
@@ -90,6 +92,9 @@ def _run(config: Config) -> int:
         _say(f"seif_nemo: {error}")
     except TooManyMissingVerdictsError as error:
         code = EXIT_JUDGE
+        _say(f"seif_nemo: {error}")
+    except NonFiniteGradientsError as error:
+        code = EXIT_NOT_FINITE
         _say(f"seif_nemo: {error}")
     except ChangedFileError as error:
         code = _refuse(str(error))

@@ -39,6 +39,15 @@ from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.types.rollouts import GenerationRequest, LogProbs, Rollout, SamplingParams, TokenIds
 from seif_nemo.types.training import TrainSample, TrainStats
 
+
+class NonFiniteGradientsError(RuntimeError):
+    """Too many updates in a row had gradients that are not finite. `samples` are those of the last one."""
+
+    def __init__(self, message: str, samples: Sequence[TrainSample]) -> None:
+        super().__init__(message)
+        self.samples = tuple(samples)
+
+
 LossFunction = Callable[[MicroBatch, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -69,6 +78,7 @@ class Actor:
         self._algorithm = algorithm
         self._vocab_size = vocab_size
         self._max_new_tokens = max_new_tokens
+        self._skipped_in_a_row = 0
         self._temperature = temperature
 
     def generate(
@@ -110,7 +120,8 @@ class Actor:
 
         Each update minimises the policy loss plus `kl_coefficient` times the KL estimate to the reference minus the
         entropy bonus, averaged over the mini-batch as `algorithm.loss_mean` says. A group of samples shares a
-        mini-batch; `seed` alone decides which groups do. Gradients that are not finite skip their update.
+        mini-batch; `seed` alone decides which groups do. Gradients that are not finite skip their update; raises
+        NonFiniteGradientsError, on every rank, when that happens `algorithm.max_skipped_updates` times in a row.
         """
         mean = self._algorithm.loss_mean
         rows = [_row(i, sample, means.token_weight(mean, len(sample.response_ids))) for i, sample in enumerate(samples)]
@@ -136,7 +147,9 @@ class Actor:
             norm, updated = self._trainable.apply_gradients()
             if not updated:
                 num_skipped += 1
+                self._count_skipped([samples[index] for index in indices])
                 continue
+            self._skipped_in_a_row = 0
             norms.append(norm)
             update_norms.append(self._trainable.update_norm())
             used += denominator
@@ -160,6 +173,15 @@ class Actor:
             num_updates=len(norms),
             num_skipped_updates=num_skipped,
         )
+
+    def _count_skipped(self, samples: Sequence[TrainSample]) -> None:
+        self._skipped_in_a_row += 1
+        limit = self._algorithm.max_skipped_updates
+        if self._skipped_in_a_row >= limit:
+            raise NonFiniteGradientsError(
+                f"{limit} updates in a row had gradients that are not finite (algorithm.max_skipped_updates={limit})",
+                samples,
+            )
 
     # Loss functions: (micro-batch, hidden states of its response tokens) -> (loss to differentiate, what to report)
 

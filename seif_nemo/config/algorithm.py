@@ -54,10 +54,19 @@ class Correction(Enum):
     sequence_mask = "sequence_mask"
 
 
+class Decay(Enum):
+    """The way from the full learning rate to its final share."""
+
+    linear = "linear"
+    cosine = "cosine"
+
+
 @dataclass(kw_only=True, slots=True)
 class OptimizerConfig:
-    learning_rate: float = 1e-6  # of the first step of a phase
-    final_learning_rate_share: float = 1.0  # of it at the phase's last step, linearly in between; 1 is constant
+    learning_rate: float = 1e-6  # the highest of a phase
+    warmup_steps: int = 0  # of a phase, in which it rises linearly
+    decay: Decay = Decay.linear
+    final_learning_rate_share: float = 1.0  # of it at the phase's last step; 1 is constant
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
@@ -69,6 +78,8 @@ class OptimizerConfig:
         """Raises ValueError for values that no optimizer can work with. `path` is the key of this group."""
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"{path}.learning_rate={self.learning_rate} must be positive")
+        if self.warmup_steps < 0:
+            raise ValueError(f"{path}.warmup_steps={self.warmup_steps} must be at least 0")
         if not 0 < self.final_learning_rate_share <= 1:
             raise ValueError(f"{path}.final_learning_rate_share={self.final_learning_rate_share} must be in (0, 1]")
         if not 0 <= self.weight_decay < math.inf:
@@ -83,8 +94,13 @@ class OptimizerConfig:
             raise ValueError(f"{path}.max_grad_norm={self.max_grad_norm} must be positive (inf: never clip)")
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
-        """Learning rate of step 0, 1, … of a phase of `total_steps`."""
-        progress = step / (total_steps - 1) if total_steps > 1 else 0.0
+        """Learning rate of step 0, 1, … of a phase of `total_steps`. A resume needs no state for it."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / (self.warmup_steps + 1)
+        rest = total_steps - 1 - self.warmup_steps
+        progress = (step - self.warmup_steps) / rest if rest > 0 else 0.0
+        if self.decay is Decay.cosine:
+            progress = (1 - math.cos(math.pi * progress)) / 2
         return self.learning_rate * (1 - progress * (1 - self.final_learning_rate_share))
 
 
@@ -162,6 +178,7 @@ class AlgorithmConfig:
     correction: Correction = Correction.none
     correction_bound: float = 2.0  # weights above it are cut, or masked above it and below 1 / it
     overlong_buffer_tokens: int = 0  # DAPO: answers this near to max_new_tokens lose reward, up to 1; 0: off
+    max_skipped_updates: int = 10  # in a row, because gradients are not finite; then the run stops and keeps the batch
     dynamic_sampling_draws: int = 1  # DAPO: times that a step draws prompts until enough have unequal rewards; 1: off
     clip_low: float = 0.2
     clip_high: float = 0.3
@@ -187,6 +204,8 @@ class AlgorithmConfig:
             raise ValueError(f"algorithm.correction_bound={self.correction_bound} must be at least 1")
         if self.overlong_buffer_tokens < 0:
             raise ValueError(f"algorithm.overlong_buffer_tokens={self.overlong_buffer_tokens} must be at least 0 (off)")
+        if self.max_skipped_updates < 1:
+            raise ValueError(f"algorithm.max_skipped_updates={self.max_skipped_updates} must be at least 1")
         if self.dynamic_sampling_draws < 1:
             raise ValueError(f"algorithm.dynamic_sampling_draws={self.dynamic_sampling_draws} must be at least 1 (off)")
         if self.micro_batch_rows < 1:

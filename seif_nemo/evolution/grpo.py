@@ -1,13 +1,15 @@
 """One training phase and one step of it: sample → advantage → log-probs → update → save."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from seif_nemo.components.actor import NonFiniteGradientsError
 from seif_nemo.config.algorithm import Reference
-from seif_nemo.data.files import append_jsonl
+from seif_nemo.data.files import append_jsonl, write_jsonl
 from seif_nemo.evolution.advantages import correction_weights, kl_penalties, shaped_reward, token_advantages
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.mismatch import check_mismatch
@@ -146,7 +148,7 @@ def learn(
         for place, index in enumerate(used)
         if (advantages := found.advantages[index]) is not None
     ]
-    with context.timers("train"):
+    with context.timers("train"), keeping_a_bad_batch(context, round, phase, step):
         stats = context.actor.train_step(
             samples,
             kl_coefficient=0.0 if algorithm.kl_in_reward else training.kl_coefficient,
@@ -169,6 +171,33 @@ def learn(
         "train/num_updates": float(stats.num_updates),
         "train/num_skipped_updates": float(stats.num_skipped_updates),
     }
+
+
+@contextmanager
+def keeping_a_bad_batch(context: Context, round: int, phase: Phase, step: int) -> Iterator[None]:
+    """Where gradients stay not finite, write the samples that they came from; the error goes on and names the file."""
+    try:
+        yield
+    except NonFiniteGradientsError as error:
+        path = context.paths.bad_batch(round, phase, step)
+        if context.may_write():
+            write_jsonl(path, [sample_row(sample) for sample in error.samples])
+        message = f"{error}; round {round}, {phase.value} step {step}. The last mini-batch is in {path}"
+        raise NonFiniteGradientsError(message, error.samples) from None
+
+
+def sample_row(sample: TrainSample) -> dict[str, object]:
+    """All of a sample, in JSON; what is not finite is NaN or Infinity, as Python's reader takes it."""
+    arrays = {
+        "prompt_ids": sample.prompt_ids,
+        "response_ids": sample.response_ids,
+        "old_logprobs": sample.old_logprobs,
+        "reference_logprobs": sample.reference_logprobs,
+        "advantages": sample.advantages,
+        "weights": sample.weights,
+    }
+    row: dict[str, object] = {name: None if array is None else array.tolist() for name, array in arrays.items()}
+    return row | {"group": sample.group}
 
 
 def shaped_rewards(context: Context, rewarded: Sequence[RewardedRollout]) -> list[float | None]:

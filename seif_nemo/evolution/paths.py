@@ -48,6 +48,10 @@ class RunPaths:
     def step_samples(self, round: int, phase: Phase) -> Path:
         return self.round(round) / phase.value / "samples.jsonl"
 
+    def bad_batch(self, round: int, phase: Phase, step: int) -> Path:
+        """A mini-batch whose gradients were not finite."""
+        return self.round(round) / phase.value / f"not-finite-{step:04d}.jsonl"
+
     def phase_samples(self, round: int, phase: Phase) -> Path:
         return self.round(round) / f"{phase.value}_samples.jsonl"
 

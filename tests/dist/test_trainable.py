@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seif_nemo.components.actor import Actor
+from seif_nemo.components.actor import Actor, NonFiniteGradientsError
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.models.trainable import TrainableModel
@@ -181,6 +181,14 @@ def settings() -> None:
     assert math.isfinite(stats.grad_norm)
     assert stats.num_tokens == sum(len(sample.response_ids) for sample in chosen)
     assert engine.invalidations == 2
+
+    # The tenth in a row stops the run; a good one in between starts the count again.
+    assert actor.train_step(samples(4), kl_coefficient=0.0, mini_batches=1, seed=0).num_updates == 1
+    for _ in range(9):
+        assert actor.train_step(chosen, kl_coefficient=0.0, mini_batches=1, seed=0).num_skipped_updates == 1
+    with pytest.raises(NonFiniteGradientsError, match=r"10 updates in a row .*max_skipped_updates=10") as caught:
+        actor.train_step(chosen, kl_coefficient=0.0, mini_batches=1, seed=0)
+    assert {id(sample) for sample in caught.value.samples} == {id(sample) for sample in chosen}
 
     # Nothing to learn from is no update.
     state = copies([*trainable.weight_buffers(), *trainable.moment_buffers()])

@@ -1,7 +1,10 @@
+import math
+
 import pytest
 
 from seif_nemo.config.algorithm import (
     AlgorithmConfig,
+    Decay,
     InstructorRewardConfig,
     InstructorRewardKind,
     OptimizerConfig,
@@ -17,6 +20,15 @@ def test_the_learning_rate_falls_in_a_straight_line_to_its_share():
     assert rates == pytest.approx([1e-3, 7e-4, 4e-4, 1e-4])
     assert optimizer.learning_rate_at(0, 1) == 1e-3
     assert OptimizerConfig(learning_rate=1e-3).learning_rate_at(7, 9) == 1e-3
+
+
+def test_warm_up_rises_in_a_straight_line_and_a_cosine_falls_slowly_at_both_ends():
+    optimizer = OptimizerConfig(learning_rate=1e-3, warmup_steps=3, decay=Decay.cosine, final_learning_rate_share=0.2)
+    rates = [optimizer.learning_rate_at(step, 8) for step in range(8)]
+    half_turns = [(1 - math.cos(math.pi * part / 4)) / 2 for part in range(5)]
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, *(1e-3 * (1 - 0.8 * part) for part in half_turns)])
+    assert rates[-1] == pytest.approx(2e-4)
+    assert OptimizerConfig(learning_rate=1e-3, warmup_steps=5).learning_rate_at(1, 2) == pytest.approx(1e-3 / 3)
 
 
 def test_epochs_by_round_hold_their_last_value():
