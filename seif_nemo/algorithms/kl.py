@@ -1,4 +1,4 @@
-"""Estimators of KL(policy || reference) from the log-probs of tokens that the policy sampled, and their coefficient.
+"""Estimators of KL(policy || reference) from the log-probs of tokens that the policy sampled.
 
 Source: J. Schulman, "Approximating KL Divergence" (2020). With d = log reference - log policy of one token:
 k1 = -d (unbiased, of high variance), k2 = d² / 2 (biased, low variance; as a loss it has the gradient of the true KL
@@ -36,13 +36,3 @@ def k3(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:
 
 
 KL_ESTIMATORS: dict[KlEstimator, Estimator] = {KlEstimator.k1: k1, KlEstimator.k2: k2, KlEstimator.k3: k3}
-
-
-def adapted_coefficient(coefficient: float, measured: float, *, target: float, horizon: float, num: int) -> float:
-    """The next KL coefficient after `num` responses with a mean KL of `measured` per response.
-
-    coefficient * (1 + clip(measured / target - 1, ±0.2) * num / horizon): Ziegler et al. 2019 (arXiv 1909.08593,
-    section 2.2).
-    """
-    error = min(max(measured / target - 1, -0.2), 0.2)
-    return coefficient * (1 + error * num / horizon)

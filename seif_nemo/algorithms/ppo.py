@@ -1,7 +1,7 @@
-"""PPO's clipped losses of policy and critic.
+"""PPO's clipped loss of the policy.
 
-Sources: PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7 and 9), asymmetric bounds from DAPO (arXiv 2503.14476), dual
-clip from Ye et al. (arXiv 1912.09729, eq. 4), value clipping as in the common implementations (OpenAI baselines, TRL).
+Sources: PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7), asymmetric bounds from DAPO (arXiv 2503.14476), dual clip
+from Ye et al. (arXiv 1912.09729, eq. 4).
 
 Shape suffixes: T tokens.
 """
@@ -37,15 +37,3 @@ def clipped_losses(
         above_T = (advantages_T > 0) & (ratios_T > 1 + clip_high)
         below_T = negative_T & ((ratios_T < 1 - clip_low) | (ratios_T > dual_clip))
     return TokenLosses(losses_T, above_T | below_T, ratios_T.detach())
-
-
-def value_losses(values_T: Tensor, old_values_T: Tensor, returns_T: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
-    """(losses, whether the clip removed the gradient) of a critic, per token.
-
-    max((V - R)², (clip(V, V_old ± clip) - R)²) / 2: the critic, too, moves a bounded way per step. `clip` = inf is the
-    plain squared error.
-    """
-    bounded_T = old_values_T + (values_T - old_values_T).clamp(-clip, clip)
-    plain_T, clipped_T = (values_T - returns_T).square(), (bounded_T - returns_T).square()
-    is_clipped_T = (clipped_T > plain_T).detach()
-    return torch.maximum(plain_T, clipped_T) / 2, is_clipped_T

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from seif_nemo.algorithms.dapo import overlong_penalty
-from seif_nemo.algorithms.gae import generalised_advantages
 from seif_nemo.algorithms.importance import importance_weights
-from seif_nemo.algorithms.kl import adapted_coefficient
 from seif_nemo.algorithms.means import denominator, token_weight
 from seif_nemo.algorithms.reinforce_pp import normalise_over_batch, returns_to_go
 from seif_nemo.config.algorithm import LossMean
@@ -14,25 +12,6 @@ from seif_nemo.config.algorithm import LossMean
 
 def floats(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float32)
-
-
-@pytest.mark.parametrize(("discount", "trace"), [(1.0, 1.0), (1.0, 0.95), (0.9, 0.8), (0.99, 0.0)])
-def test_gae_is_the_sum_of_discounted_errors(discount: float, trace: float) -> None:
-    rng = np.random.default_rng(3)
-    rewards, values = rng.normal(size=7).astype(np.float32), rng.normal(size=7).astype(np.float32)
-    advantages, returns = generalised_advantages(rewards, values, discount=discount, trace=trace)
-    after = [*values[1:].tolist(), 0.0]
-    deltas = [float(rewards[t]) + discount * after[t] - float(values[t]) for t in range(7)]
-    for t in range(7):
-        expected = sum((discount * trace) ** k * deltas[t + k] for k in range(7 - t))
-        assert advantages[t] == pytest.approx(expected, rel=1e-6, abs=1e-6)
-        assert returns[t] == pytest.approx(expected + float(values[t]), rel=1e-6, abs=1e-6)
-
-
-def test_gae_with_both_at_one_is_the_reward_to_come_minus_the_value() -> None:
-    advantages, returns = generalised_advantages(floats(0, 0, 2), floats(0.5, 1, 3), discount=1.0, trace=1.0)
-    assert advantages.tolist() == [1.5, 1.0, -1.0]
-    assert returns.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_returns_to_go_take_off_the_penalties_still_to_come() -> None:
@@ -81,9 +60,3 @@ def test_means() -> None:
     assert [token_weight(LossMean.sequence, n) for n in (0, 2, 4)] == [1.0, 0.5, 0.25]
     assert {token_weight(mean, 4) for mean in (LossMean.token, LossMean.constant)} == {1.0}
     assert all(denominator(mean, [0, 0], max_tokens=10) == 0 for mean in LossMean)
-
-
-def test_the_coefficient_moves_towards_the_target_by_a_fifth_at_most() -> None:
-    assert adapted_coefficient(0.1, 6.6, target=6.0, horizon=100, num=10) == pytest.approx(0.1 * (1 + 0.1 * 0.1))
-    assert adapted_coefficient(0.1, 60.0, target=6.0, horizon=100, num=10) == pytest.approx(0.1 * (1 + 0.2 * 0.1))
-    assert adapted_coefficient(0.1, 0.0, target=6.0, horizon=100, num=10) == pytest.approx(0.1 * (1 - 0.2 * 0.1))
