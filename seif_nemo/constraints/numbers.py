@@ -14,15 +14,12 @@ _VALUES = {word: i for i, word in enumerate(_UNIT_WORDS.split())} | {
 _SCALES = {"hundred": 100, "thousand": 1000}
 _DIGITS = r"\d{1,3}(?:,\d{3})++|\d++"
 # Words make a number in their order only: "two hundred and fifty", but neither "twenty twenty" nor "three and five".
-_TENS = (
-    rf"(?:(?:{'|'.join(_TEN_WORDS.split())})(?:[- ](?:{'|'.join(_UNIT_WORDS.split()[1:10])})\b)?"
-    rf"|(?:{'|'.join(sorted(_UNIT_WORDS.split(), key=len, reverse=True))}))"
-)
-_HUNDREDS = rf"(?:(?:(?:a|{_TENS})[- ])?hundred\b(?: (?:and )?{_TENS}\b(?! hundred))?|{_TENS})"
-_THOUSANDS = rf"(?:(?:(?:a|{_HUNDREDS})[- ])?thousand\b(?: (?:and )?{_HUNDREDS})?|{_HUNDREDS})"
-_WORDS = "|".join(sorted((*_VALUES, *_SCALES), key=len, reverse=True))
-# All of "twenty-five", which is no range. The look ahead is for speed alone.
-NUMBER = rf"(?>{_DIGITS}|a single|(?=(?:{_WORDS}|a (?:hundred|thousand))\b){_THOUSANDS}\b)"
+# This stands in a hundred patterns, so it is short: each part of the grammar is written once or twice.
+_UNITS, _TEENS = "|".join(_UNIT_WORDS.split()[1:10]), "|".join(("zero", *_UNIT_WORDS.split()[10:]))
+_TENS = rf"(?:(?:{'|'.join(_TEN_WORDS.split())})(?:[- ](?:{_UNITS})\b)?|{_TEENS}|{_UNITS})\b"
+_SCALED = rf"[- ](?:hundred\b(?: (?:and )?{_TENS}(?! hundred))?|thousand\b(?: (?:and )?{_TENS})?)"
+# All of "twenty-five", which is no range.
+NUMBER = rf"(?>{_DIGITS}|a single|(?:a(?= hundred| thousand)|{_TENS})(?:{_SCALED})*+)"
 
 _AT_LEAST = (
     "at least|at the least|at minimum|no fewer than|no less than|not fewer than|not less than|never fewer than|"
