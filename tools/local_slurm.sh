@@ -53,13 +53,13 @@ start_time() {
   [[ ${fields[0]} != Z ]] && printf '%s' "${fields[19]}"
 }
 recorded() { [[ -f $DIR/pids/$1 ]] && read -r pid started <"$DIR/pids/$1"; }
-running() { local pid started; recorded "$1" && [[ $(start_time "$pid" 2>/dev/null) == "$started" ]]; }
+running() { local pid started; recorded "$1" && [[ -n $started && $(start_time "$pid" 2>/dev/null) == "$started" ]]; }
 gone() { ! running "$1"; }
 
 # launch NAME COMMAND…: a daemon in a session of its own, its output in logs/NAME.
 launch() {
   setsid "${@:2}" >>"$DIR/logs/$1" 2>&1 </dev/null &
-  printf '%s %s\n' "$!" "$(start_time $!)" >"$DIR/pids/$1"
+  printf '%s %s\n' "$!" "$(start_time $! 2>/dev/null)" >"$DIR/pids/$1" # no time: it has ended already
 }
 
 # stop NAME: asks it to end, and ends it when it does not within ten seconds.

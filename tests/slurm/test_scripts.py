@@ -96,6 +96,16 @@ def test_local_slurm_needs_root(stand_ins: pathlib.Path) -> None:
     assert "needs root" in result.stderr
 
 
+def test_a_daemon_that_ended_before_it_was_looked_at_is_not_running(
+    stand_ins: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "pids" / "slurmctld").write_text("4194305 \n")  # no process has this number; it left no start time
+    result = bash(stand_ins, LOCAL_SLURM, "start", "1", LOCAL_SLURM_DIR=str(tmp_path))
+    assert result.returncode == 1
+    assert f"no cluster is up in {tmp_path}" in result.stderr
+
+
 @pytest.mark.slurm
 @pytest.mark.parametrize("verb", ["up", "run", "down"])
 def test_local_slurm_touches_no_folder_of_others(verb: str, tmp_path: pathlib.Path) -> None:
