@@ -78,7 +78,7 @@ def gate_section(data: RunData) -> Html:
 def curves_section(data: RunData) -> Html:
     lead = (
         "One point per step; steps are numbered through over the rounds. In long rounds the thin line is each step and "
-        f"the thick one the mean over {_SMOOTH_OVER} neighbours. KL is the k3 estimate to the reference policy. The "
+        f"the thick one the mean over {_SMOOTH_OVER} neighbours. KL is the estimate to the reference policy. The "
         "train/generate ratio should stay near 1; the dashed line is the warning at 1.05. A group whose answers all "
         "got the same reward teaches nothing."
     )
