@@ -86,6 +86,7 @@ def sample_step(
         more, others = sample(step, draw)
         values |= {f"draw_{draw}/{name}": value for name, value in others.items()}
         taken = groups_with_signal(context, more)[:missing]
+        values[f"draw_{draw}/groups_left_out"] = float(len({item.group for item in more}) - len(taken))
         first = 1 + max(item.group for item in rewarded)
         numbers = {group: first + place for place, group in enumerate(taken)}
         rewarded += [replace(item, group=numbers[item.group]) for item in more if item.group in numbers]
@@ -148,6 +149,7 @@ def learn(
         for place, index in enumerate(used)
         if (advantages := found.advantages[index]) is not None
     ]
+    values |= correction_values(samples)
     with context.timers("train"), keeping_a_bad_batch(context, round, phase, step):
         stats = context.actor.train_step(
             samples,
@@ -198,6 +200,15 @@ def sample_row(sample: TrainSample) -> dict[str, object]:
     }
     row: dict[str, object] = {name: None if array is None else array.tolist() for name, array in arrays.items()}
     return row | {"group": sample.group}
+
+
+def correction_values(samples: Sequence[TrainSample]) -> dict[str, float]:
+    """What the correction of log-probs did to the tokens of a step; nothing where there is none."""
+    weights = [sample.weights for sample in samples if sample.weights is not None]
+    if not weights:
+        return {}
+    joined = np.concatenate(weights)
+    return {"correction/masked_share": float(np.mean(joined == 0)), "correction/mean_weight": float(np.mean(joined))}
 
 
 def shaped_rewards(context: Context, rewarded: Sequence[RewardedRollout]) -> list[float | None]:

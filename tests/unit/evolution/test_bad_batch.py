@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seif_nemo.components.actor import NonFiniteGradientsError
-from seif_nemo.evolution.grpo import keeping_a_bad_batch
+from seif_nemo.evolution.grpo import correction_values, keeping_a_bad_batch
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.types.records import Phase
 from seif_nemo.types.training import TrainSample
@@ -36,3 +36,11 @@ def test_only_the_main_rank_writes(tmp_path):
     with pytest.raises(NonFiniteGradientsError):
         _fail(context)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tokens_that_a_correction_masks_are_counted():
+    ids, values = np.array([8, 9]), np.zeros(2, np.float32)
+    plain = TrainSample(ids, ids, values, values, values, 0)
+    weighted = TrainSample(ids, ids, values, values, values, 0, np.array([0.0, 1.5], np.float32))
+    assert correction_values([plain]) == {}
+    assert correction_values([plain, weighted]) == {"correction/masked_share": 0.5, "correction/mean_weight": 0.75}

@@ -62,7 +62,8 @@ def test_more_draws_fill_up_to_the_prompts_of_a_step_and_no_further():
     asked, groups, values = drawn(9)
     assert asked == [(7, 0), (7, 1), (7, 2)]
     assert groups == [(0, "0.0"), (1, "0.1"), (2, "0.2"), (3, "1.1"), (4, "2.0")]
-    assert values == {"reward/mean": 0.0, "draw_1/reward/mean": 1.0, "draw_2/reward/mean": 2.0}
+    left_out = {"draw_1/groups_left_out": 2.0, "draw_2/groups_left_out": 2.0}
+    assert values == {"reward/mean": 0.0, "draw_1/reward/mean": 1.0, "draw_2/reward/mean": 2.0} | left_out
 
 
 def test_the_number_of_draws_is_bounded():
