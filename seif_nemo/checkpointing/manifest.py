@@ -14,7 +14,7 @@ from typing import Any
 from seif_nemo.parallel.digest import digest_file, join_digests
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(RuntimeError):
@@ -28,6 +28,7 @@ class Layout:
     tensor: int
     pipeline: int
     data: int
+    context: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ class StateWriter:
 
     def _strategy(self) -> SaveShardedStrategy:
         strategy = InProcessSaveStrategy()
-        if self._topology.data == 1:
+        if self._topology.replicas == 1:
             return strategy
-        return FullyParallelSaveStrategyWrapper(strategy, self._topology.data_group, do_cache_distribution=True)
+        return FullyParallelSaveStrategyWrapper(strategy, self._topology.replica_group, do_cache_distribution=True)
 
 
 def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bool) -> None:
@@ -71,7 +71,7 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
 def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loading: bool) -> dict[str, Any]:
     metadata = {
         "distrib_optim_sharding_type": _SHARDING,
-        "dp_cp_group": trainable.topology.data_group,
+        "dp_cp_group": trainable.topology.replica_group,
         "chained_optim_avoid_prefix": True,
         # On GPUs: gather each data-parallel group's moments over gloo on one rank's host, not on every GPU. Never ran.
         "distrib_optim_fully_reshardable_mem_efficient": trainable.topology.device.type == "cuda",

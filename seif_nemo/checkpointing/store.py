@@ -183,7 +183,8 @@ class CheckpointStore:
 
     @property
     def _layout(self) -> Layout:
-        return Layout(self._topology.tensor, self._topology.pipeline, self._topology.data)
+        topology = self._topology
+        return Layout(topology.tensor, topology.pipeline, topology.data, topology.context)
 
     def _hidden(self, path: Path, mark: str) -> Path:
         return path.with_name(f".{path.name}{mark}{self._token}")

@@ -1,15 +1,19 @@
-"""From variable-length samples to padded micro-batches, the same plan on every rank.
+"""From variable-length samples to packed micro-batches.
 
-Shape suffixes: B rows, S padded positions, T selected tokens (the response tokens of all rows, row by row).
+Shape suffixes: S positions of this rank, K segments, T response tokens of all rows, row by row, C those of them that
+this rank of the context-parallel group predicts.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from seif_nemo.parallel.topology import Topology
 from seif_nemo.types.rollouts import LogProbs, TokenIds
 
 
@@ -32,14 +36,53 @@ class Row:
         return len(self.prompt_ids) + len(self.response_ids) - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """What lengths must be multiples of, and which positions of a segment are this rank's.
+
+    With context parallelism a segment is cut into 2 * context chunks, of which rank r has r and its mirror image: a
+    causal mask then costs every rank the same (Megatron's and Transformer Engine's order).
+    """
+
+    segment: int
+    total: int
+    context: int
+    context_rank: int
+
+    @classmethod
+    def of(cls, topology: Topology) -> "Alignment":
+        segment = 2 * topology.context if topology.context > 1 else 1
+        shards = topology.tensor if topology.sequence else 1
+        return cls(
+            segment=segment,
+            total=math.lcm(segment, topology.context * shards),
+            context=topology.context,
+            context_rank=topology.context_rank,
+        )
+
+    def padded(self, length: int) -> int:
+        return -(-length // self.segment) * self.segment
+
+    def local_positions(self, length: int) -> NDArray[np.int64]:
+        """Positions, inside a segment of a padded length, that this rank has, in the order in which it has them."""
+        if self.context == 1:
+            return np.arange(length)
+        chunk = length // (2 * self.context)
+        first, second = self.context_rank, 2 * self.context - 1 - self.context_rank
+        return np.concatenate([np.arange(chunk) + first * chunk, np.arange(chunk) + second * chunk])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """Rows padded on the right. `selected` says where the token that predicts each response token stands."""
+    """Rows one behind the other in one sequence, each a segment that sees only itself."""
 
-    rows: tuple[Row, ...]  # empty for a filler, which has one row of padding and one token of weight 0
-    input_ids_BS: Tensor
-    position_ids_BS: Tensor
-    selected_T: Tensor  # s * B + b: the index into hidden states of shape [S, B, ...], flattened
+    rows: tuple[Row, ...]  # empty for a filler, which has one segment of padding and one token of weight 0
+    input_ids_1S: Tensor
+    position_ids_1S: Tensor  # inside the row
+    boundaries_K: Tensor  # [segments + 1], int32: where the segments begin and end, over all context-parallel ranks
+    longest: int  # segment
+    selected_C: Tensor  # index into this rank's positions: where the token before each response token stands
+    places_C: Tensor  # which of the T tokens each of them is
     tokens_T: Tensor
     mask_T: Tensor
     old_logprobs_T: Tensor
@@ -65,56 +108,62 @@ def split_mini_batches(groups: Sequence[int], mini_batches: int, *, seed: int) -
     return [[index for place in part for index in members[names[place]]] for part in parts]
 
 
-def deal(lengths: Sequence[int], *, max_rows: int, ranks: int, rank: int) -> list[list[int]]:
-    """Which samples form this rank's micro-batches, in order.
+def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, device: torch.device) -> MicroBatch:
+    """Pack rows in their order. What alignment adds is padding behind a row, and one more segment of padding at last.
 
-    Samples are sorted by length (ties by index) and cut into micro-batches of at most `max_rows` rows whose sizes
-    differ by one at most; neighbours in length go to different ranks. Every rank gets the same number of micro-batches;
-    some are empty where there are fewer samples than that.
+    The last token of a row is never read: it predicts nothing, and no row sees the next one's first.
     """
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    per_rank = -(-len(order) // (max_rows * ranks))
-    parts = np.array_split(np.array(order, dtype=np.int64), max(per_rank * ranks, 1))
-    return [part.tolist() for part in parts[rank::ranks]] if order else []
-
-
-def make_micro_batch(rows: Sequence[Row], *, pad_id: int, multiple_of: int, device: torch.device) -> MicroBatch:
-    """Pad rows to the longest, rounded up to a multiple (of the tensor-parallel size for sequence parallelism)."""
-    is_filler = not rows
-    longest = max((row.num_positions for row in rows), default=1)
-    positions = -(-max(longest, 1) // multiple_of) * multiple_of
-    num_rows = max(len(rows), 1)
-    input_ids = np.full((num_rows, positions), pad_id, dtype=np.int64)
-    selected: list[np.ndarray] = []
-    for b, row in enumerate(rows):
-        assert len(row.prompt_ids) > 0
-        input_ids[b, : row.num_positions] = np.concatenate([row.prompt_ids, row.response_ids])[:-1]
-        first = len(row.prompt_ids) - 1
-        selected.append(np.arange(first, first + len(row.response_ids)) * num_rows + b)
     num_tokens = sum(len(row.response_ids) for row in rows)
-    is_empty = is_filler or num_tokens == 0  # one token of weight 0, so that every rank runs the same passes
+    is_empty = num_tokens == 0  # one token of weight 0, so that every rank runs the same passes
+    segments = [alignment.padded(max(row.num_positions, 1)) for row in rows]
+    rest = -sum(segments) % alignment.total or (0 if rows else alignment.total)
+    if rest:
+        segments.append(rest)
+    ids, positions, selected, places = [], [], [], []
+    start = token = 0  # of the segment among this rank's positions; of the row among the response tokens
+    for row, length in zip([*rows, *[None] * (len(segments) - len(rows))], segments, strict=True):
+        own = alignment.local_positions(length)
+        whole = np.full(length, pad_id, dtype=np.int64)
+        if row is not None:
+            assert len(row.prompt_ids) > 0
+            whole[: row.num_positions] = np.concatenate([row.prompt_ids, row.response_ids])[:-1]
+            first = len(row.prompt_ids) - 1
+            predicts = (own >= first) & (own < first + len(row.response_ids))
+            selected.append(start + np.flatnonzero(predicts))
+            places.append(token + own[predicts] - first)
+            token += len(row.response_ids)
+        ids.append(whole[own])
+        positions.append(own)
+        start += len(own)
+    if is_empty:
+        selected, places = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
 
     def to_tensor(values: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
-        joined = np.zeros(1) if is_empty else np.concatenate(values)
-        return torch.from_numpy(joined).to(device=device, dtype=dtype)
+        return torch.from_numpy(np.concatenate(values)).to(device=device, dtype=dtype)
 
-    def per_token(values: Sequence[np.ndarray | None], default: float = 0.0) -> Tensor:
+    def per_token(values: Sequence[np.ndarray | float], dtype: torch.dtype = torch.float32) -> Tensor:
         lengths = [len(row.response_ids) for row in rows]
-        known = [np.full(n, default) if v is None else v for n, v in zip(lengths, values, strict=True)]
-        return to_tensor(known, torch.float32)
+        full = [np.broadcast_to(value, length) for length, value in zip(lengths, values, strict=True)]
+        return to_tensor([np.zeros(1)] if is_empty else full, dtype)
 
-    mean_weights_T = to_tensor([np.full(len(row.response_ids), row.token_weight) for row in rows], torch.float32)
+    def or_default(values: Sequence[LogProbs | None], default: float = 0.0) -> Tensor:
+        return per_token([default if value is None else value for value in values])
+
+    mean_weights_T = per_token([row.token_weight for row in rows])
     return MicroBatch(
         rows=tuple(rows),
-        input_ids_BS=torch.from_numpy(input_ids).to(device),
-        position_ids_BS=torch.arange(positions, device=device).expand(num_rows, -1),
-        selected_T=to_tensor(selected, torch.int64),
-        tokens_T=to_tensor([row.response_ids for row in rows], torch.int64),
-        mask_T=torch.full((max(num_tokens, 1),), 0.0 if is_empty else 1.0, device=device),
-        old_logprobs_T=per_token([row.old_logprobs for row in rows]),
-        reference_logprobs_T=per_token([row.reference_logprobs for row in rows]),
-        advantages_T=per_token([row.advantages for row in rows]),
-        rows_T=to_tensor([np.full(len(row.response_ids), b) for b, row in enumerate(rows)], torch.int64),
+        input_ids_1S=to_tensor(ids, torch.int64)[None],
+        position_ids_1S=to_tensor(positions, torch.int64)[None],
+        boundaries_K=torch.tensor(np.cumsum([0, *segments]), dtype=torch.int32, device=device),
+        longest=max(segments),
+        selected_C=to_tensor(selected, torch.int64),
+        places_C=to_tensor(places, torch.int64),
+        tokens_T=per_token([row.response_ids for row in rows], torch.int64),
+        mask_T=per_token([1.0 for _ in rows]),
+        old_logprobs_T=or_default([row.old_logprobs for row in rows]),
+        reference_logprobs_T=or_default([row.reference_logprobs for row in rows]),
+        advantages_T=or_default([row.advantages for row in rows]),
+        rows_T=per_token([float(b) for b in range(len(rows))], torch.int64),
         mean_weights_T=mean_weights_T,
-        policy_weights_T=mean_weights_T * per_token([row.weights for row in rows], 1.0),
+        policy_weights_T=mean_weights_T * or_default([row.weights for row in rows], 1.0),
     )

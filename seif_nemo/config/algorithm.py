@@ -183,7 +183,7 @@ class AlgorithmConfig:
     clip_low: float = 0.2
     clip_high: float = 0.3
     dual_clip: float = 3.0  # bound on ratio × advantage for negative advantages
-    micro_batch_rows: int = 4  # sequences per forward-backward micro-batch
+    micro_batch_tokens: int | None = None  # packed into a micro-batch; null: model.max_sequence_length
     replay_share: float = 0.0  # share of the Follower's prompts drawn from earlier rounds' q.parquet
     instructor_reward: InstructorRewardConfig = field(default_factory=InstructorRewardConfig)
     instructor: RoleTrainingConfig = field(default_factory=RoleTrainingConfig)
@@ -208,8 +208,6 @@ class AlgorithmConfig:
             raise ValueError(f"algorithm.max_skipped_updates={self.max_skipped_updates} must be at least 1")
         if self.dynamic_sampling_draws < 1:
             raise ValueError(f"algorithm.dynamic_sampling_draws={self.dynamic_sampling_draws} must be at least 1 (off)")
-        if self.micro_batch_rows < 1:
-            raise ValueError(f"algorithm.micro_batch_rows={self.micro_batch_rows} must be at least 1")
         self.instructor_reward.check("algorithm.instructor_reward")
         self.instructor.check("algorithm.instructor")
         self.follower.check("algorithm.follower")

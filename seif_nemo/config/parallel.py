@@ -15,12 +15,13 @@ class Backend(Enum):
 class ParallelConfig:
     tensor: int = 1
     pipeline: int = 1
+    context: int = 1  # ranks that share the positions of each sequence
     sequence: bool = False  # sequence parallelism inside the tensor-parallel group
     backend: Backend = Backend.auto
     collective_timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        for key in ("tensor", "pipeline"):
+        for key in ("tensor", "pipeline", "context"):
             if getattr(self, key) < 1:
                 raise ValueError(f"parallel.{key}={getattr(self, key)} must be at least 1")
         if self.sequence and self.tensor == 1:

@@ -42,3 +42,9 @@ class Config:
             raise ValueError(
                 f"algorithm.overlong_buffer_tokens={buffer_tokens} must be at most generation.max_new_tokens={limit}"
             )
+        tokens, longest = self.algorithm.micro_batch_tokens, self.model.max_sequence_length
+        if tokens is not None and tokens < longest:
+            raise ValueError(
+                f"algorithm.micro_batch_tokens={tokens} must be at least model.max_sequence_length={longest}: "
+                "the longest sequence has to fit into a micro-batch"
+            )

@@ -96,7 +96,8 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         tokenizer,
         topology,
         config.algorithm,
-        vocab_size=architecture.vocab_size,
+        architecture,
+        micro_batch_tokens=config.algorithm.micro_batch_tokens or config.model.max_sequence_length,
         max_new_tokens=config.generation.max_new_tokens,
         temperature=config.generation.temperature,
     )

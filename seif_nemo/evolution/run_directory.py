@@ -28,7 +28,7 @@ _MAY_CHANGE = (
     "cluster.",
     "evolution.rounds",
     "evolution.min_kept_share",
-    "algorithm.micro_batch_rows",
+    "algorithm.micro_batch_tokens",
     "generation.max_batch_rows",
     "generation.warn_mismatch",
     "generation.max_mismatch",
@@ -99,7 +99,8 @@ def provenance(topology: Topology) -> dict[str, str]:
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "layout": f"tensor {topology.tensor} x pipeline {topology.pipeline} x data {topology.data}",
+        "layout": f"tensor {topology.tensor} x context {topology.context} x pipeline {topology.pipeline} "
+        f"x data {topology.data}",
         "sequence_parallel": str(topology.sequence).lower(),
         "device": topology.device.type,
         "revision": _revision(),

@@ -82,6 +82,7 @@ def transformer_config(arch: Architecture, topology: Topology, dtype: torch.dtyp
         attention_dropout=0.0,
         tensor_model_parallel_size=topology.tensor,
         pipeline_model_parallel_size=topology.pipeline,
+        context_parallel_size=topology.context,
         sequence_parallel=topology.sequence,
         params_dtype=dtype,
         pipeline_dtype=dtype,

@@ -1,21 +1,28 @@
 """Layers in plain PyTorch with Transformer Engine's parameter names, for machines without Transformer Engine.
 
 The same names serve CPU and GPU, so that one weight converter and one checkpoint format do.
-Shapes: S sequence, B batch, N query heads, K key/value heads (of this rank), D head size.
+Shapes: S sequence, B batch, N query heads, K key/value heads (of this rank), D head size, P packed positions of this
+rank, W of all context-parallel ranks.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from megatron.core import parallel_state
 from megatron.core.models.backends import BackendSpecProvider
 from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.utils import get_pg_size
 from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.parameter import Parameter
 
 
@@ -104,11 +111,9 @@ class CoreAttention(torch.nn.Module):
         super().__init__()
         assert attention_type == "self", attention_type
         assert attn_mask_type is AttnMaskType.causal, attn_mask_type
-        if config.context_parallel_size != 1:
-            raise ValueError(
-                f"context parallelism of {config.context_parallel_size} needs Transformer Engine: use 1 without it"
-            )
         self.scale = softmax_scale
+        group: Any = parallel_state.get_context_parallel_group() if config.context_parallel_size > 1 else None
+        self.context_group: ProcessGroup | None = group
 
     def forward(
         self,
@@ -121,9 +126,12 @@ class CoreAttention(torch.nn.Module):
         attention_bias: Tensor | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> Tensor:
-        """Returns [S, B, N * D]."""
+        """Returns [S, B, N * D]; of packed sequences, whose tensors are [P, heads, D], [P, N, D]."""
         assert attention_bias is None
-        assert packed_seq_params is None
+        if packed_seq_params is not None:
+            assert attention_mask is None
+            return self._packed(query_SBND, key_SBKD, value_SBKD, packed_seq_params)
+        assert self.context_group is None, "context parallelism works on packed sequences"
         num_queries, batch, heads, head_dim = query_SBND.shape
         num_keys, _, groups, _ = key_SBKD.shape
         mask = None if attention_mask is None else ~attention_mask
@@ -147,6 +155,83 @@ class CoreAttention(torch.nn.Module):
             enable_gqa=heads != groups,
         )
         return out.permute(2, 0, 1, 3).reshape(num_queries, batch, heads * head_dim)
+
+    def _packed(self, query_PND: Tensor, key_PKD: Tensor, value_PKD: Tensor, packed: PackedSeqParams) -> Tensor:
+        """Causal attention inside each segment. `cu_seqlens` count the positions of all context-parallel ranks."""
+        boundaries: Any = packed.cu_seqlens_q
+        enable_gqa = query_PND.shape[1] != key_PKD.shape[1]
+        if self.context_group is None and query_PND.is_cuda and query_PND.dtype is not torch.float32:
+            longest: Any = packed.max_seqlen_q
+            attend: Any = varlen_attn  # with `return_aux` it gives a pair
+            return attend(  # never ran: no GPU yet
+                query_PND,
+                key_PKD,
+                value_PKD,
+                boundaries,
+                boundaries,
+                longest,
+                longest,
+                scale=self.scale,
+                window_size=(-1, 0),
+                enable_gqa=enable_gqa,
+            )
+        segments = list(pairwise(boundaries.tolist()))
+        if self.context_group is not None:
+            key_PKD, value_PKD = _gather_segments(key_PKD, value_PKD, segments, self.context_group)
+        outputs: list[Tensor] = []
+        for queries, keys in _visible(segments, self.context_group):
+            query_1NSD, key_1KSD, value_1KSD = (
+                x.transpose(0, 1)[None] for x in (query_PND[queries], key_PKD[keys], value_PKD[keys])
+            )
+            mask, hidden = None, key_1KSD.shape[2] - query_1NSD.shape[2]  # keys before the first query
+            if hidden:
+                ones = torch.ones(query_1NSD.shape[2], key_1KSD.shape[2], dtype=torch.bool, device=query_PND.device)
+                mask = ones.tril(hidden)
+            out_1NSD = F.scaled_dot_product_attention(
+                query_1NSD,
+                key_1KSD,
+                value_1KSD,
+                attn_mask=mask,
+                is_causal=not hidden,
+                scale=self.scale,
+                enable_gqa=enable_gqa,
+            )
+            outputs.append(out_1NSD[0].transpose(0, 1))
+        return torch.cat(outputs)
+
+
+def _visible(segments: Sequence[tuple[int, int]], group: ProcessGroup | None) -> Iterator[tuple[slice, slice]]:
+    """Consecutive runs of this rank's queries, and the keys in their whole order up to the last query of the run.
+
+    With context parallelism rank r has chunks r and 2 * ranks - 1 - r of each segment, as Transformer Engine has it.
+    """
+    if group is None:
+        for start, end in segments:
+            yield slice(start, end), slice(start, end)
+        return
+    ranks, rank = group.size(), group.rank()
+    for start, end in segments:
+        chunk = (end - start) // (2 * ranks)
+        for place, number in enumerate((rank, 2 * ranks - 1 - rank)):
+            first = start // ranks + place * chunk
+            yield slice(first, first + chunk), slice(start, start + (number + 1) * chunk)
+
+
+def _gather_segments(
+    key_PKD: Tensor, value_PKD: Tensor, segments: Sequence[tuple[int, int]], group: ProcessGroup
+) -> tuple[Tensor, Tensor]:
+    """Keys and values of all ranks, [W, K, D], in the order of the segments; gradients are summed over the ranks."""
+    ranks, own = group.size(), len(key_PKD)
+    order: list[Tensor] = []  # where each position stands behind one another's ranks
+    for start, end in segments:
+        chunk = (end - start) // (2 * ranks)
+        for number in range(2 * ranks):
+            rank, place = (number, 0) if number < ranks else (2 * ranks - 1 - number, 1)
+            first = rank * own + start // ranks + place * chunk
+            order.append(torch.arange(first, first + chunk, device=key_PKD.device))
+    both_P2KD = torch.stack((key_PKD, value_PKD), dim=1)
+    both_W2KD = gather_from_sequence_parallel_region(both_P2KD, group=group).index_select(0, torch.cat(order))
+    return both_W2KD[:, 0], both_W2KD[:, 1]
 
 
 class TorchSpecProvider(BackendSpecProvider):

@@ -46,7 +46,7 @@ class TrainableModel:
     ) -> None:
         """Takes the model over: its parameters move into contiguous buffers. Collective."""
         config.finalize_model_grads_func = finalize_model_grads
-        config.variable_seq_lengths = topology.pipeline > 1  # micro-batches are padded to their own longest row
+        config.variable_seq_lengths = topology.pipeline > 1  # each micro-batch has its own length
         self.module = model
         self.config = config
         self.topology = topology

@@ -1,6 +1,7 @@
 """The ranks of a run: who computes which part of the model, and through which groups they talk.
 
-Ranks are laid out as megatron-core does by default: tensor-parallel neighbours are adjacent, then data, then pipeline.
+Ranks are laid out as megatron-core does by default: tensor-parallel neighbours are adjacent, then context, then data,
+then pipeline.
 """
 
 import itertools
@@ -29,21 +30,28 @@ _builds = itertools.count()  # a store may outlive a process group: each build g
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """This rank's place. Sizes: `tensor * pipeline * data == world_size`."""
+    """This rank's place. Sizes: `tensor * context * pipeline * data == world_size`.
+
+    Ranks that hold the same weights are replicas of one another: `context * data` of them.
+    """
 
     world_size: int
     rank: int
     tensor: int
     pipeline: int
     data: int
+    context: int  # ranks that share the positions of each sequence
     sequence: bool  # sequence parallelism inside the tensor-parallel group
     tensor_rank: int
     pipeline_rank: int
     data_rank: int
+    context_rank: int
     device: torch.device
     tensor_group: ProcessGroup
     pipeline_group: ProcessGroup
     data_group: ProcessGroup
+    context_group: ProcessGroup
+    replica_group: ProcessGroup  # all ranks that hold the weights of this one
     world_group: ProcessGroup
     last_stage_rank: int  # global rank of the last pipeline stage in this rank's pipeline group
     collective_timeout_s: float  # a collective that waits longer raises
@@ -55,6 +63,15 @@ class Topology:
     @property
     def is_last_stage(self) -> bool:
         return self.pipeline_rank == self.pipeline - 1
+
+    @property
+    def replicas(self) -> int:
+        return self.data * self.context
+
+    @property
+    def replica_rank(self) -> int:
+        """Place in `replica_group`."""
+        return self.data_rank * self.context + self.context_rank
 
     @property
     def is_main(self) -> bool:
@@ -70,7 +87,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
     `parallel.collective_timeout_s` raises. The device is CUDA unless there is none or `parallel.backend=gloo`; on the
     CPU `apply_cpu_backend` is called first.
 
-    Raises ValueError for a world that `parallel.tensor * parallel.pipeline` does not divide, for a backend that this
+    Raises ValueError for a world that `tensor * context * pipeline` does not divide, for a backend that this
     machine does not have, and for a half-set environment.
     """
     rank, world_size, local_rank = _place_from_environment()
@@ -92,6 +109,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=config.tensor,
         pipeline_model_parallel_size=config.pipeline,
+        context_parallel_size=config.context,
         distributed_timeout_minutes=config.collective_timeout_s / 60,  # pyright: ignore[reportArgumentType] goes to timedelta
         create_gloo_process_groups=device.type == "cuda",
     )
@@ -101,15 +119,19 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         rank=rank,
         tensor=config.tensor,
         pipeline=config.pipeline,
-        data=world_size // (config.tensor * config.pipeline),
+        data=world_size // (config.tensor * config.context * config.pipeline),
+        context=config.context,
         sequence=config.sequence,
         tensor_rank=parallel_state.get_tensor_model_parallel_rank(),
         pipeline_rank=parallel_state.get_pipeline_model_parallel_rank(),
         data_rank=parallel_state.get_data_parallel_rank(),
+        context_rank=parallel_state.get_context_parallel_rank(),
         device=device,
         tensor_group=_group(parallel_state.get_tensor_model_parallel_group()),
         pipeline_group=_group(parallel_state.get_pipeline_model_parallel_group()),
         data_group=_group(parallel_state.get_data_parallel_group()),
+        context_group=_group(parallel_state.get_context_parallel_group()),
+        replica_group=_group(parallel_state.get_data_parallel_group(with_context_parallel=True)),
         world_group=_group(dist.group.WORLD),
         last_stage_rank=parallel_state.get_pipeline_model_parallel_last_rank(),
         collective_timeout_s=config.collective_timeout_s,
@@ -145,7 +167,7 @@ def _place_from_environment() -> tuple[int, int, int]:
 
 
 def _check_division(config: ParallelConfig, world_size: int) -> None:
-    ranks_per_model = config.tensor * config.pipeline
+    ranks_per_model = config.tensor * config.context * config.pipeline
     if world_size % ranks_per_model == 0:
         return
     divisors = [size for size in range(1, world_size + 1) if world_size % size == 0]
@@ -153,8 +175,9 @@ def _check_division(config: ParallelConfig, world_size: int) -> None:
     below = world_size // ranks_per_model * ranks_per_model
     worlds = " or ".join(str(size) for size in (below, below + ranks_per_model) if size)
     raise ValueError(
-        f"parallel.tensor={config.tensor} times parallel.pipeline={config.pipeline} is {ranks_per_model}, which does "
-        f"not divide the {world_size} ranks of this run: choose a product of {' or '.join(map(str, sorted(nearest)))}, "
+        f"parallel.tensor={config.tensor} times parallel.context={config.context} times "
+        f"parallel.pipeline={config.pipeline} is {ranks_per_model}, which does not divide the {world_size} ranks of "
+        f"this run: choose a product of {' or '.join(map(str, sorted(nearest)))}, "
         f"or start {worlds} ranks"
     )
 

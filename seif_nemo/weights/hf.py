@@ -108,7 +108,7 @@ def _gathered(model: GPTModel, arch: Architecture, topology: Topology) -> Iterat
 
     Only the first data-parallel replica takes part.
     """
-    if topology.data_rank != 0:
+    if topology.replica_rank != 0:
         return
     parameters = dict(model.named_parameters())
     tied_copy = arch.tied_embeddings and not topology.is_first_stage

@@ -22,7 +22,8 @@ from seif_nemo.types.training import TrainSample, TrainStats
 from tests.dist.harness import run_ranks
 from tests.dist.tiny_gpt import TINY, VOCAB, FullWeights, build_tiny, local_weights, merge_weights
 
-ALGORITHM = AlgorithmConfig(micro_batch_rows=2)
+ALGORITHM = AlgorithmConfig()
+MICRO_BATCH_TOKENS = 40  # two or three sequences
 # A large epsilon: Adam divides by the gradient's size, which would blow up rounding where gradients nearly cancel.
 OPTIMIZER = OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, epsilon=1e-5, max_grad_norm=0.5)
 KL = 0.05
@@ -35,6 +36,7 @@ class Layout:
     tensor: int = 1
     pipeline: int = 1
     sequence: bool = False
+    context: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,10 +102,15 @@ STEPS = [  # samples, mini-batches, seed
 
 
 def build(
-    layout: Layout, arch: Architecture, algorithm: AlgorithmConfig = ALGORITHM
+    layout: Layout,
+    arch: Architecture,
+    algorithm: AlgorithmConfig = ALGORITHM,
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS,
 ) -> tuple[Topology, TrainableModel, Actor]:
     topology = build_topology(
-        ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence),
+        ParallelConfig(
+            tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence, context=layout.context
+        ),
         seed=0,
         threads=1,
         rendezvous_timeout_s=60,
@@ -116,7 +123,8 @@ def build(
         OnlyPad(),  # pyright: ignore[reportArgumentType]
         topology,
         algorithm,
-        vocab_size=VOCAB,
+        arch,
+        micro_batch_tokens=micro_batch_tokens,
         max_new_tokens=16,
         temperature=0.9,
     )
@@ -159,6 +167,11 @@ LAYOUTS = [
     Layout(2),
     Layout(4, tensor=2, pipeline=2),
     Layout(4, pipeline=2),
+    Layout(2, context=2),
+    Layout(4, context=2, tensor=2, sequence=True),
+    Layout(4, context=2, pipeline=2),
+    Layout(4, context=2),
+    Layout(4, context=4),
 ]
 CASES = [(layout, TINY) for layout in LAYOUTS] + [(Layout(4, tensor=2, pipeline=2, sequence=True), UNTIED)]
 
@@ -280,10 +293,10 @@ def test_one_process_gives_what_plain_torch_gives() -> None:
 
 OTHERS = {
     "gspo": AlgorithmConfig(
-        micro_batch_rows=2, policy_loss=PolicyLoss.gspo, loss_mean=LossMean.sequence, clip_low=0.05, clip_high=0.1
+        policy_loss=PolicyLoss.gspo, loss_mean=LossMean.sequence, clip_low=0.05, clip_high=0.1
     ),
-    "cispo": AlgorithmConfig(micro_batch_rows=2, policy_loss=PolicyLoss.cispo, clip_low=1.0, entropy_coefficient=0.02),
-    "dr_grpo": AlgorithmConfig(micro_batch_rows=2, loss_mean=LossMean.constant, kl_estimator=KlEstimator.k2),
+    "cispo": AlgorithmConfig(policy_loss=PolicyLoss.cispo, clip_low=1.0, entropy_coefficient=0.02),
+    "dr_grpo": AlgorithmConfig(loss_mean=LossMean.constant, kl_estimator=KlEstimator.k2),
 }
 
 

@@ -22,7 +22,7 @@ from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.types.training import TrainSample
 from seif_nemo.weights.bank import RoleBank
 from tests.dist.harness import RankError, run_ranks
-from tests.dist.tiny_gpt import VOCAB, FullWeights, build_tiny, local_weights, merge_weights
+from tests.dist.tiny_gpt import TINY, VOCAB, FullWeights, build_tiny, local_weights, merge_weights
 
 ROLE = "follower"
 
@@ -64,8 +64,9 @@ class Run:
             NoEngine(),  # pyright: ignore[reportArgumentType]
             OnlyPad(),  # pyright: ignore[reportArgumentType]
             self.topology,
-            AlgorithmConfig(micro_batch_rows=2),
-            vocab_size=VOCAB,
+            AlgorithmConfig(),
+            TINY,
+            micro_batch_tokens=40,
             max_new_tokens=16,
             temperature=1.0,
         )

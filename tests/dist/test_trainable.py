@@ -38,7 +38,7 @@ def build(dtype: torch.dtype) -> tuple[Topology, TrainableModel, Actor, NoEngine
     trainable = TrainableModel(model, model.config, OPTIMIZER, topology)
     engine: Any = NoEngine()
     tokenizer: Any = OnlyPad()
-    actor = Actor(trainable, engine, tokenizer, topology, AlgorithmConfig(micro_batch_rows=4), vocab_size=VOCAB, max_new_tokens=16)
+    actor = Actor(trainable, engine, tokenizer, topology, AlgorithmConfig(), TINY, micro_batch_tokens=64, max_new_tokens=16)
     return topology, trainable, actor, engine
 
 

@@ -73,11 +73,11 @@ class MegatronEngine:
         self._check_prompts(requests)
         shares = deal(
             [request.prompt_ids for request in requests],
-            self._topology.data,
+            self._topology.replicas,
             tokens_per_response=min(sampling.max_new_tokens, self._max_sequence_length),
         )
         with torch.inference_mode(), _eval_mode(self._model):
-            answers = self._gather(self._answer(requests, shares[self._topology.data_rank], sampling), shares)
+            answers = self._gather(self._answer(requests, shares[self._topology.replica_rank], sampling), shares)
         for index, answer in enumerate(answers):
             if not np.isfinite(answer.logprobs).all():
                 token = int(np.flatnonzero(~np.isfinite(answer.logprobs))[0])
@@ -158,7 +158,7 @@ class MegatronEngine:
     def _gather(self, own: list[Answer], shares: list[list[int]]) -> list[Answer]:
         """All answers in the order of the requests. Every rank of a replica holds that replica's; replicas exchange."""
         everything = [own]
-        if self._topology.data > 1:
+        if self._topology.replicas > 1:
             everything = self._exchange(own, [len(share) for share in shares])
         by_request: dict[int, Answer] = {}
         for share, answers in zip(shares, everything, strict=True):
@@ -166,7 +166,7 @@ class MegatronEngine:
         return [by_request[index] for index in range(len(by_request))]
 
     def _exchange(self, own: list[Answer], counts: list[int]) -> list[list[Answer]]:
-        group, device = self._topology.data_group, self._topology.device
+        group, device = self._topology.replica_group, self._topology.device
         packed = torch.from_numpy(pack(own).copy()).to(device)
         size = torch.tensor([len(packed)], dtype=torch.int64, device=device)
         sizes = torch.empty(len(counts), dtype=torch.int64, device=device)

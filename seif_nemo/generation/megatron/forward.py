@@ -200,7 +200,6 @@ def check_supported(model: GPTModel) -> None:
             ("rotary_interleaved", config.rotary_interleaved),
             ("mtp_num_layers", config.mtp_num_layers is not None),
             ("fp8", bool(config.fp8)),
-            ("context_parallel_size", config.context_parallel_size > 1),
             ("virtual pipeline", config.virtual_pipeline_model_parallel_size is not None),
             ("apply_query_key_layer_scaling", config.apply_query_key_layer_scaling),
             ("fp32_residual_connection", config.fp32_residual_connection),

@@ -23,7 +23,7 @@ MANIFEST = Manifest(
     origin="follower@12",
     updates=12,
     weights_digest="ab" * 16,
-    layout=Layout(tensor=2, pipeline=1, data=4),
+    layout=Layout(tensor=2, pipeline=1, data=4, context=1),
     step_count=24,
     learning_rate=1e-6,
     files=(FileRecord(".metadata", 3, "cd" * 16), FileRecord("__0_0.distcp", 5, "ef" * 16)),
@@ -45,7 +45,7 @@ def test_digest_covers_every_field() -> None:
         replace(MANIFEST, origin="follower@11"),
         replace(MANIFEST, updates=11),
         replace(MANIFEST, weights_digest="00" * 16),
-        replace(MANIFEST, layout=Layout(1, 2, 4)),
+        replace(MANIFEST, layout=Layout(1, 2, 4, 1)),
         replace(MANIFEST, step_count=23),
         replace(MANIFEST, learning_rate=2e-6),
         replace(MANIFEST, files=MANIFEST.files[:1]),
@@ -70,8 +70,8 @@ def test_missing_torn_and_changed_manifests_are_errors(tmp_path: Path) -> None:
     path.write_text(whole.replace('"updates"', '"apdates"'))
     with pytest.raises(CheckpointError, match=rf"{path} is damaged: TypeError"):
         read_manifest(tmp_path)
-    path.write_text(json.dumps(json.loads(whole) | {"format": 2}))
-    with pytest.raises(CheckpointError, match="format 2, this version reads format 1"):
+    path.write_text(json.dumps(json.loads(whole) | {"format": 1}))
+    with pytest.raises(CheckpointError, match="format 1, this version reads format 2"):
         read_manifest(tmp_path)
     path.write_bytes(b"\xff" + whole.encode()[1:])
     with pytest.raises(CheckpointError, match=rf"{path} is damaged: UnicodeDecodeError"):

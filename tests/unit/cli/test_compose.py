@@ -65,7 +65,7 @@ def test_recipes_are_their_papers_values():
 
 def test_a_recipe_goes_over_an_experiments_algorithm_and_under_the_command_line():
     algorithm = compose_config(["experiment=quickstart", "recipe=dapo", "algorithm.clip_low=0.1"]).algorithm
-    assert (algorithm.clip_low, algorithm.clip_high, algorithm.micro_batch_rows) == (0.1, 0.28, 24)
+    assert (algorithm.clip_low, algorithm.clip_high, algorithm.micro_batch_tokens) == (0.1, 0.28, 2048)
     with pytest.raises(ValueError, match=r"overlong_buffer_tokens=90000 must be at most generation\.max_new_tokens="):
         compose_config(["experiment=quickstart", "algorithm.overlong_buffer_tokens=90000"])
 

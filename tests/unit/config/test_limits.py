@@ -43,7 +43,6 @@ LIMITS = [
     ("algorithm.clip_low", [-0.1, 1.1, NAN], [0.0, 1.0]),
     ("algorithm.clip_high", [-0.1, NAN], [0.0]),
     ("algorithm.dual_clip", [1.0, NAN], [1.5]),
-    ("algorithm.micro_batch_rows", [0], [1]),
     ("algorithm.replay_share", [-0.1, 1.0, NAN], [0.0]),
     ("algorithm.instructor_reward.diversity_coefficient", [-0.1, 1.1, NAN], [0.0, 1.0]),
     ("algorithm.instructor.epochs", [[], [1, -1]], [[0], [1, 0]]),

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
@@ -66,10 +67,17 @@ def test_rms_norm_by_hand() -> None:
     torch.testing.assert_close(out, torch.tensor([[6.0, -4.0]]) / math.sqrt(12.5))
 
 
-def test_context_parallelism_and_experts_are_refused() -> None:
-    config = _config()
-    config.context_parallel_size = 2
-    with pytest.raises(ValueError, match="context parallelism of 2 needs Transformer Engine"):
-        CoreAttention(config=config, layer_number=1, attn_mask_type=AttnMaskType.causal, attention_type="self")
+def test_packed_sequences_see_themselves_alone() -> None:
+    query, key, value = (x[:, 0] for x in _heads(9, 9, 4))
+    boundaries = torch.tensor([0, 4, 5, 9], dtype=torch.int32)
+    packed = PackedSeqParams("thd", boundaries, boundaries, max_seqlen_q=4, max_seqlen_kv=4)
+    place, segment = torch.arange(9), torch.tensor([0, 0, 0, 0, 1, 2, 2, 2, 2])
+    hidden = (place[None] > place[:, None]) | (segment[None] != segment[:, None])
+    expected = _by_hand(query[:, None], key[:, None], value[:, None], hidden[None])
+    out = _attention()(query, key, value, None, packed_seq_params=packed)
+    torch.testing.assert_close(out.reshape(9, 1, -1), expected)
+
+
+def test_experts_are_refused() -> None:
     with pytest.raises(ValueError, match="mixture-of-experts"):
         TorchSpecProvider().grouped_mlp_modules(False, False)

@@ -48,7 +48,28 @@ def topology() -> Iterator[Topology]:
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     group = dist.group.WORLD
     assert group is not None
-    yield Topology(1, 0, 1, 1, 1, False, 0, 0, 0, torch.device("cpu"), group, group, group, group, 0, 60.0)
+    yield Topology(
+        world_size=1,
+        rank=0,
+        tensor=1,
+        pipeline=1,
+        data=1,
+        context=1,
+        sequence=False,
+        tensor_rank=0,
+        pipeline_rank=0,
+        data_rank=0,
+        context_rank=0,
+        device=torch.device("cpu"),
+        tensor_group=group,
+        pipeline_group=group,
+        data_group=group,
+        context_group=group,
+        replica_group=group,
+        world_group=group,
+        last_stage_rank=0,
+        collective_timeout_s=60.0,
+    )
     dist.destroy_process_group()
 
 

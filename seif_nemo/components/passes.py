@@ -1,0 +1,145 @@
+"""Forward and backward passes of the resident model over packed micro-batches, whatever the layout.
+
+Shape suffixes: S positions of this rank, T response tokens of a micro-batch, C those that this rank predicts, H hidden.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+    reduce_from_tensor_model_parallel_region,
+)
+from torch import Tensor
+
+from seif_nemo.components.batching import Alignment, MicroBatch, Row, make_micro_batch
+from seif_nemo.data.packing import plan_packing
+from seif_nemo.models.architecture import Architecture
+from seif_nemo.models.flops import forward_flops
+from seif_nemo.models.head import hidden_instead_of_logits
+from seif_nemo.models.trainable import TrainableModel
+from seif_nemo.parallel.topology import Topology
+
+# (micro-batch, hidden states before its response tokens [C, H]) -> (loss to differentiate, what to report)
+LossFunction = Callable[[MicroBatch, Tensor], tuple[Tensor, Tensor]]
+
+
+class Passes:
+    """Runs Megatron's schedules over rows of any lengths.
+
+    `micro_batch_tokens` bounds the tokens of a micro-batch, over all context-parallel ranks; a longer row is alone.
+    """
+
+    def __init__(
+        self,
+        trainable: TrainableModel,
+        topology: Topology,
+        architecture: Architecture,
+        *,
+        pad_id: int,
+        micro_batch_tokens: int,
+    ) -> None:
+        assert not trainable.config.calculate_per_token_loss, "gradient_scale assumes Megatron's default averaging"
+        self._trainable = trainable
+        self._topology = topology
+        self._architecture = architecture
+        self._pad_id = pad_id
+        self._budget = micro_batch_tokens
+
+    @property
+    def is_reporter(self) -> bool:
+        """One rank per replica speaks for it: the first tensor- and context-parallel rank of the last stage."""
+        topology = self._topology
+        return topology.is_last_stage and topology.tensor_rank == topology.context_rank == 0
+
+    def micro_batches(self, rows: Sequence[Row]) -> list[MicroBatch]:
+        """This rank's share; the same number on every rank."""
+        if not rows:
+            return []
+        alignment = Alignment.of(self._topology)
+        lengths = [alignment.padded(max(row.num_positions, 1)) for row in rows]
+        plan = plan_packing(
+            lengths,
+            [forward_flops(self._architecture, length) for length in lengths],
+            budget=self._budget,
+            ranks=self._topology.data,
+        )
+        return [
+            make_micro_batch(
+                [rows[index] for index in part],
+                pad_id=self._pad_id,
+                alignment=alignment,
+                device=self._topology.device,
+            )
+            for part in plan.ranks[self._topology.data_rank]
+        ]
+
+    def gradient_scale(self, batches: Sequence[MicroBatch]) -> int:
+        """What a micro-batch's part of a global loss is to be multiplied with.
+
+        Megatron divides a loss by the number of micro-batches and sums gradients over replicas divided by their number
+        (and multiplies by the context-parallel size): all that is taken back.
+        """
+        return len(batches) * self._topology.data
+
+    def run(self, batches: Sequence[MicroBatch], loss: LossFunction, *, forward_only: bool) -> list[Tensor]:
+        """What `loss` reports for each micro-batch, on the last stage only; gradients unless `forward_only`."""
+
+        def forward_step(iterator: Iterator[MicroBatch], model: torch.nn.Module) -> tuple[Tensor, Callable[..., Any]]:
+            batch = next(iterator)
+            with hidden_instead_of_logits(self._trainable.module, partial(self._select, batch.selected_C)):
+                output = model(
+                    batch.input_ids_1S, batch.position_ids_1S, None, packed_seq_params=_packed_sequences(batch)
+                )
+
+            def loss_function(hidden_1CH: Tensor, non_loss_data: bool = False) -> Any:
+                value, report = loss(batch, hidden_1CH[0])
+                return report if non_loss_data else (value, report)
+
+            return output, loss_function
+
+        self._trainable.module.train()  # without dropout it only says that no KV cache is in use
+        return get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iter(batches),
+            model=self._trainable.ddp,
+            num_microbatches=len(batches),
+            seq_length=batches[0].input_ids_1S.shape[1],  # only a hint: each micro-batch has its own shape
+            micro_batch_size=1,
+            forward_only=forward_only,
+            collect_non_loss_data=forward_only,
+        )
+
+    def whole(self, batch: MicroBatch, values_C: Tensor) -> Tensor:
+        """[T] on every context-parallel rank from what each has of it; the gradient goes back to where it came from."""
+        if self._topology.context == 1:
+            return values_C
+        values_T = values_C.new_zeros(len(batch.tokens_T)).index_copy(0, batch.places_C, values_C)
+        return reduce_from_tensor_model_parallel_region(values_T, group=self._topology.context_group)
+
+    def _select(self, selected_C: Tensor, hidden_S1H: Tensor) -> Tensor:
+        """The hidden states that predict response tokens, [C, 1, H]; the others cost no logits.
+
+        Each tensor-parallel rank's gradient of them is a part, which the backward of what comes first here sums up.
+        """
+        topology = self._topology
+        if topology.sequence:
+            hidden_S1H = gather_from_sequence_parallel_region(hidden_S1H, group=topology.tensor_group)
+        else:
+            hidden_S1H = copy_to_tensor_model_parallel_region(hidden_S1H, group=topology.tensor_group)
+        return hidden_S1H.index_select(0, selected_C)
+
+
+def _packed_sequences(batch: MicroBatch) -> PackedSeqParams:
+    return PackedSeqParams(
+        qkv_format="thd",
+        cu_seqlens_q=batch.boundaries_K,
+        cu_seqlens_kv=batch.boundaries_K,
+        max_seqlen_q=batch.longest,
+        max_seqlen_kv=batch.longest,
+    )
