@@ -25,6 +25,7 @@ from seif_nemo.algorithms.ppo import clipped_losses
 from seif_nemo.components.batching import MicroBatch, Row, split_mini_batches
 from seif_nemo.components.passes import Passes
 from seif_nemo.config.algorithm import AlgorithmConfig, PolicyLoss
+from seif_nemo.data.packing import PackingPlan
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.head import output_weight
 from seif_nemo.models.trainable import TrainableModel
@@ -91,7 +92,7 @@ class Actor:
         rows = [Row(index, prompt, response) for index, (prompt, response) in enumerate(pairs)]
         starts = np.concatenate([[0], np.cumsum([len(row.response_ids) for row in rows])]).astype(np.int64)
         flat = torch.zeros(int(starts[-1]), dtype=torch.float32, device=self._topology.device)
-        batches = self._passes.micro_batches(rows)
+        batches = self._passes.micro_batches(rows, self._passes.plan(rows))
         if batches:
             with torch.no_grad():
                 parts = self._passes.run(batches, partial(self._score, temperature=temperature), forward_only=True)
@@ -121,6 +122,7 @@ class Actor:
         rows = [_row(i, sample, means.token_weight(mean, len(sample.response_ids))) for i, sample in enumerate(samples)]
         totals = torch.zeros(4, dtype=torch.float64, device=self._topology.device)  # policy loss, KL, entropy, clipped
         ratio_max = torch.zeros((), dtype=torch.float32, device=self._topology.device)
+        plans: list[PackingPlan] = []
         norms: list[float] = []
         update_norms: list[float] = []
         num_tokens = num_skipped = 0
@@ -132,7 +134,9 @@ class Actor:
             if denominator == 0:
                 continue
             num_tokens += sum(lengths)
-            batches = self._passes.micro_batches(batch_rows)
+            plan = self._passes.plan(batch_rows)
+            plans.append(plan)
+            batches = self._passes.micro_batches(batch_rows, plan)
             self._trainable.zero_gradients()
             scale = self._passes.gradient_scale(batches)
             loss = partial(self._loss, kl_coefficient=kl_coefficient, denominator=denominator, scale=scale)
@@ -165,6 +169,9 @@ class Actor:
             num_tokens=num_tokens,
             num_updates=len(norms),
             num_skipped_updates=num_skipped,
+            num_micro_batches=sum(len(plan.ranks[0]) for plan in plans),
+            packing_fill=sum(plan.fill for plan in plans) / len(plans) if plans else 1.0,
+            packing_imbalance=max((plan.imbalance for plan in plans), default=0.0),
         )
 
     def _count_skipped(self, samples: Sequence[TrainSample]) -> None:

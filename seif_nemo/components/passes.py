@@ -18,7 +18,7 @@ from megatron.core.tensor_parallel import (
 from torch import Tensor
 
 from seif_nemo.components.batching import Alignment, MicroBatch, Row, make_micro_batch
-from seif_nemo.data.packing import plan_packing
+from seif_nemo.data.packing import PackingPlan, plan_packing
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.flops import forward_flops
 from seif_nemo.models.head import hidden_instead_of_logits
@@ -57,18 +57,16 @@ class Passes:
         topology = self._topology
         return topology.is_last_stage and topology.tensor_rank == topology.context_rank == 0
 
-    def micro_batches(self, rows: Sequence[Row]) -> list[MicroBatch]:
-        """This rank's share; the same number on every rank."""
-        if not rows:
-            return []
+    def plan(self, rows: Sequence[Row]) -> PackingPlan:
+        """Which rows share a micro-batch, of all replicas; the same on every rank."""
         alignment = Alignment.of(self._topology)
         lengths = [alignment.padded(max(row.num_positions, 1)) for row in rows]
-        plan = plan_packing(
-            lengths,
-            [forward_flops(self._architecture, length) for length in lengths],
-            budget=self._budget,
-            ranks=self._topology.data,
-        )
+        costs = [forward_flops(self._architecture, length) for length in lengths]
+        return plan_packing(lengths, costs, budget=self._budget, ranks=self._topology.data)
+
+    def micro_batches(self, rows: Sequence[Row], plan: PackingPlan) -> list[MicroBatch]:
+        """This rank's share of the plan; as many on every rank."""
+        alignment = Alignment.of(self._topology)
         return [
             make_micro_batch(
                 [rows[index] for index in part],

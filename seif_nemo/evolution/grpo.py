@@ -172,6 +172,9 @@ def learn(
         "train/num_tokens": float(stats.num_tokens),
         "train/num_updates": float(stats.num_updates),
         "train/num_skipped_updates": float(stats.num_skipped_updates),
+        "packing/micro_batches": float(stats.num_micro_batches),
+        "packing/fill": stats.packing_fill,
+        "packing/imbalance": stats.packing_imbalance,
     }
 
 

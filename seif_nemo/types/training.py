@@ -35,3 +35,6 @@ class TrainStats:
     num_tokens: int  # response tokens, those of skipped mini-batches included
     num_updates: int
     num_skipped_updates: int  # non-finite gradients
+    num_micro_batches: int  # per replica
+    packing_fill: float  # mean over mini-batches: tokens per position, were every micro-batch as large as the largest
+    packing_imbalance: float  # largest over mini-batches: how far the dearest replica is above the mean cost, a share

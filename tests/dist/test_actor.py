@@ -268,7 +268,7 @@ def run_plainly() -> tuple[Run, list[int]]:
             after.append(local_weights(model))
     shutdown(topology)
     stats = [
-        TrainStats(loss, 0, 0, 0, 0, 0, norm, moved, OPTIMIZER.learning_rate, 0, 0, 0, 0)
+        TrainStats(loss, 0, 0, 0, 0, 0, norm, moved, OPTIMIZER.learning_rate, 0, 0, 0, 0, 0, 0, 0)
         for loss, norm, moved in zip(losses, norms, moves, strict=True)
     ]
     return Run(logprobs, stats, [before, *after]), clipped
@@ -317,13 +317,23 @@ def run_other(layout: Layout, name: str) -> tuple[int, TrainStats, dict[str, np.
     return topology.tensor_rank, stats, weights
 
 
-def other_loss(name: str, model: torch.nn.Module) -> Tensor:
-    """The loss of one mini-batch, a sequence at a time in plain torch."""
+def dense_logits(model: torch.nn.Module, chosen: list[TrainSample], *, padded: bool) -> list[Tensor]:
+    """Of each sequence, [positions, vocabulary]: all in one batch padded on the right, or one sequence at a time."""
+    ids = [torch.from_numpy(np.concatenate([sample.prompt_ids, sample.response_ids])) for sample in chosen]
+    batches = [torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)] if padded else [each[None] for each in ids]
+    rows = [
+        row
+        for batch in batches
+        for row in model(batch, torch.arange(batch.shape[1]).expand(len(batch), -1), None)[..., :VOCAB]
+    ]
+    return [row[: len(each)] for row, each in zip(rows, ids, strict=True)]
+
+
+def other_loss(name: str, model: torch.nn.Module, *, padded: bool = False) -> Tensor:
+    """The loss of one mini-batch in plain torch."""
     total, chosen = torch.zeros(()), weighted_samples()
-    for sample in chosen:
-        ids = torch.from_numpy(np.concatenate([sample.prompt_ids, sample.response_ids]))[None]
-        logits = model(ids, torch.arange(ids.shape[1])[None], None)[0, :, :VOCAB] / 0.9
-        rows = logits.log_softmax(1)[len(sample.prompt_ids) - 1 : -1]
+    for sample, logits in zip(chosen, dense_logits(model, chosen, padded=padded), strict=True):
+        rows = (logits / 0.9).log_softmax(1)[len(sample.prompt_ids) - 1 : -1]
         new = rows.gather(1, torch.from_numpy(sample.response_ids)[:, None])[:, 0]
         ratio = (new - torch.from_numpy(sample.old_logprobs)).exp()
         gap = torch.from_numpy(sample.reference_logprobs) - new
@@ -345,9 +355,9 @@ def other_loss(name: str, model: torch.nn.Module) -> Tensor:
     return total
 
 
-def run_other_plainly(name: str) -> tuple[float, float]:
+def run_other_plainly(name: str, padded: bool = False) -> tuple[float, float]:
     topology, trainable, _ = build(ONE, TINY, OTHERS[name])
-    loss = other_loss(name, trainable.module)
+    loss = other_loss(name, trainable.module, padded=padded)
     gradients = torch.autograd.grad(loss, list(trainable.module.parameters()))
     shutdown(topology)
     return loss.item(), torch.stack([g.square().sum() for g in gradients]).sum().sqrt().item()
@@ -356,7 +366,7 @@ def run_other_plainly(name: str) -> tuple[float, float]:
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_losses_are_theirs_in_every_layout(name: str) -> None:
     ((loss, norm),) = run_ranks(1, run_other_plainly, name)
-    layouts = [ONE, Layout(2, tensor=2, sequence=True), Layout(4, pipeline=2)]
+    layouts = [ONE, Layout(2, tensor=2, sequence=True), Layout(4, pipeline=2), Layout(2, context=2)]
     runs = [run_ranks(layout.world, run_other, layout, name) for layout in layouts]
     expected = merge_weights([(rank, weights) for rank, _, weights in runs[0]], 1)
     for layout, results in zip(layouts, runs, strict=True):
@@ -367,3 +377,19 @@ def test_other_losses_are_theirs_in_every_layout(name: str) -> None:
         actual = merge_weights([(rank, weights) for rank, _, weights in results], layout.tensor)
         for key, value in expected.items():
             assert relative(actual[key], value) <= 1e-5, (layout, key)
+
+
+def run_packed(budget: int) -> TrainStats:
+    topology, _, actor = build(ONE, TINY, OTHERS["cispo"], micro_batch_tokens=budget)
+    stats = actor.train_step(weighted_samples(), kl_coefficient=KL, mini_batches=1, seed=3)
+    shutdown(topology)
+    return stats
+
+
+def test_packed_and_padded_and_one_by_one_are_the_same() -> None:
+    alone, padded = (run_ranks(1, run_other_plainly, "cispo", padded)[0] for padded in (False, True))
+    one_each, some, all_in_one = (run_ranks(1, run_packed, budget)[0] for budget in (1, 40, 10_000))
+    assert [stats.num_micro_batches for stats in (one_each, some, all_in_one)] == [15, 5, 1]
+    for loss, norm in (padded, *((stats.loss, stats.grad_norm) for stats in (one_each, some, all_in_one))):
+        assert loss == pytest.approx(alone[0], rel=1e-5, abs=1e-6)
+        assert norm == pytest.approx(alone[1], rel=1e-5)

@@ -17,7 +17,7 @@ def _place(topology: Topology) -> dict[str, int]:
     assert topology.is_main == (topology.rank == 0)
     assert topology.device == torch.device("cpu")
     sums = {}
-    for name in ("tensor", "pipeline", "data", "world"):
+    for name in ("tensor", "pipeline", "data", "context", "replica", "world"):
         value = torch.tensor([2**topology.rank])
         dist.all_reduce(value, group=getattr(topology, f"{name}_group"))
         sums[name] = int(value)
@@ -26,6 +26,8 @@ def _place(topology: Topology) -> dict[str, int]:
         "tensor_rank": topology.tensor_rank,
         "pipeline_rank": topology.pipeline_rank,
         "data_rank": topology.data_rank,
+        "context_rank": topology.context_rank,
+        "replica_rank": topology.replica_rank,
         "last": topology.last_stage_rank,
         "data_size": topology.data,
     }
@@ -33,7 +35,12 @@ def _place(topology: Topology) -> dict[str, int]:
 
 def _places() -> list[dict[str, int]]:
     places = []
-    for config in (ParallelConfig(tensor=2, pipeline=2), ParallelConfig(pipeline=4), ParallelConfig(tensor=2)):
+    for config in (
+        ParallelConfig(tensor=2, pipeline=2),
+        ParallelConfig(pipeline=4),
+        ParallelConfig(tensor=2),
+        ParallelConfig(context=2),
+    ):
         topology = build_topology(config, seed=3, threads=1)
         assert torch.get_num_threads() == 1
         places.append(_place(topology))
@@ -90,10 +97,14 @@ def test_groups_and_ranks_of_four_processes() -> None:
             "tensor": 3 if rank < 2 else 12,
             "pipeline": 5 if rank % 2 == 0 else 10,
             "data": 2**rank,
+            "context": 2**rank,
+            "replica": 2**rank,
             "world": 15,
             "tensor_rank": rank % 2,
             "pipeline_rank": rank // 2,
             "data_rank": 0,
+            "context_rank": 0,
+            "replica_rank": 0,
             "last": 2 + rank % 2,
             "data_size": 1,
         }
@@ -103,6 +114,11 @@ def test_groups_and_ranks_of_four_processes() -> None:
     assert {place[1]["last"] for place in per_rank} == {3}
     assert [place[2]["data_rank"] for place in per_rank] == [0, 0, 1, 1]
     assert [place[2]["data"] for place in per_rank] == [5, 10, 5, 10]
+    # CP2 x DP2: context neighbours are adjacent.
+    assert [place[3]["context"] for place in per_rank] == [3, 3, 12, 12]
+    assert [place[3]["data"] for place in per_rank] == [5, 10, 5, 10]
+    assert {place[3]["replica"] for place in per_rank} == {15}
+    assert [place[3]["replica_rank"] for place in per_rank] == [0, 1, 2, 3]
 
 
 def test_one_process_needs_no_environment_and_half_of_one_is_an_error() -> None:
@@ -116,7 +132,7 @@ def test_collectives_time_out() -> None:
 
 def test_errors_name_the_key_and_the_nearest_choices() -> None:
     with pytest.raises(
-        RankError, match=r"parallel\.tensor=2 times parallel\.pipeline=2 is 4, which does not divide the 6"
+        RankError, match=r"parallel\.tensor=2 times parallel\.context=1 times parallel\.pipeline=2 is 4, which does not divide the 6"
     ):
         run_ranks(6, _wrong_division)
     with pytest.raises(RankError, match=r"choose a product of 2 or 3, or start 4 or 8 ranks"):
