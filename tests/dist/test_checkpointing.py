@@ -31,10 +31,11 @@ ROLE = "follower"
 class Layout:
     tensor: int = 1
     pipeline: int = 1
+    context: int = 1
     dtype: torch.dtype = torch.float32
 
 
-PAIRS = {"tp2": Layout(tensor=2), "pp2": Layout(pipeline=2), "dp2": Layout()}
+PAIRS = {"tp2": Layout(tensor=2), "pp2": Layout(pipeline=2), "dp2": Layout(), "cp2": Layout(context=2)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,10 @@ class Run:
 
     def __init__(self, layout: Layout, root: Path) -> None:
         self.topology: Topology = build_topology(
-            ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline), seed=0, threads=1, rendezvous_timeout_s=60
+            ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline, context=layout.context),
+            seed=0,
+            threads=1,
+            rendezvous_timeout_s=60,
         )
         model = build_tiny(self.topology, dtype=layout.dtype)
         optimizer = OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, epsilon=1e-5)

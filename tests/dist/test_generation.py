@@ -37,6 +37,7 @@ class Layout:
     tensor: int = 1
     pipeline: int = 1
     sequence: bool = False
+    context: int = 1
 
 
 class Letters:
@@ -98,7 +99,9 @@ def without_cache(model: GPTModel, request: GenerationRequest, sampling: Samplin
 def build(
     layout: Layout, arch: Architecture, max_batch_rows: int
 ) -> tuple[Topology, GPTModel, MegatronEngine, list[str]]:
-    config = ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence)
+    config = ParallelConfig(
+        tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence, context=layout.context
+    )
     topology = build_topology(config, seed=0, threads=1, rendezvous_timeout_s=60)
     model = build_tiny(topology, arch)
     version = ["w"]
@@ -181,7 +184,7 @@ def test_one_rank_with_few_and_many_slots(max_batch_rows: int) -> None:
 
 LAYOUTS = {
     2: [Layout(2), Layout(2, tensor=2), Layout(2, tensor=2, sequence=True), Layout(2, pipeline=2)],
-    4: [Layout(4, tensor=2, pipeline=2, sequence=True), Layout(4, pipeline=2)],
+    4: [Layout(4, tensor=2, pipeline=2, sequence=True), Layout(4, pipeline=2), Layout(4, context=2, tensor=2)],
 }
 
 
