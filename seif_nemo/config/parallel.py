@@ -11,12 +11,21 @@ class Backend(Enum):
     gloo = "gloo"
 
 
+class Recompute(Enum):
+    """What the backward pass computes again instead of keeping it (arXiv 2205.05198)."""
+
+    none = "none"
+    selective = "selective"  # inside each layer: the feed-forward block, and attention where it is not fused
+    full = "full"  # each whole layer: only its input is kept
+
+
 @dataclass(kw_only=True, slots=True)
 class ParallelConfig:
     tensor: int = 1
     pipeline: int = 1
     context: int = 1  # ranks that share the positions of each sequence
     sequence: bool = False  # sequence parallelism inside the tensor-parallel group
+    recompute: Recompute = Recompute.none
     backend: Backend = Backend.auto
     collective_timeout_s: float = 1800.0
 

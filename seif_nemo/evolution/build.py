@@ -32,7 +32,7 @@ from seif_nemo.evolution.plan import plan_run
 from seif_nemo.evolution.stopping import StopRequest
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import Architecture, read_architecture
-from seif_nemo.models.builder import build_gpt, transformer_config
+from seif_nemo.models.builder import build_gpt
 from seif_nemo.models.tokenizer import load_tokenizer
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.observability.metrics import MetricsWriter, read_metrics
@@ -156,10 +156,14 @@ def needs_base(config: Config) -> bool:
 def build_trainable(config: Config, topology: Topology, architecture: Architecture) -> TrainableModel:
     """The resident model with the base weights in it."""
     dtype = _DTYPES[config.model.dtype]
-    model = build_gpt(architecture, topology, dtype=dtype, max_sequence_length=config.model.max_sequence_length)
-    trainable = TrainableModel(
-        model, transformer_config(architecture, topology, dtype), config.algorithm.follower.optimizer, topology
+    model = build_gpt(
+        architecture,
+        topology,
+        dtype=dtype,
+        max_sequence_length=config.model.max_sequence_length,
+        recompute=config.parallel.recompute,
     )
+    trainable = TrainableModel(model, model.config, config.algorithm.follower.optimizer, topology)
     load_hf_weights(trainable.module, architecture, topology, Path(config.model.path))
     trainable.after_weights_changed()
     return trainable

@@ -19,6 +19,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch import Tensor
 
+from seif_nemo.config.parallel import Recompute
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.cpu_modules import TorchSpecProvider
 from seif_nemo.models.head import gives_hidden
@@ -28,7 +29,14 @@ PADDED_LOGIT = -1e9  # finite, so that p * log p of a padding column is 0 and a 
 _VOCAB_MULTIPLE = 8
 
 
-def build_gpt(arch: Architecture, topology: Topology, *, dtype: torch.dtype, max_sequence_length: int) -> GPTModel:
+def build_gpt(
+    arch: Architecture,
+    topology: Topology,
+    *,
+    dtype: torch.dtype,
+    max_sequence_length: int,
+    recompute: Recompute = Recompute.none,
+) -> GPTModel:
     """This rank's part of the model on `topology.device`, in training mode, with NaN for weights until they are loaded.
 
     Forward takes token ids and position ids [batch, sequence] and None for the attention mask: attention is causal, so
@@ -37,7 +45,7 @@ def build_gpt(arch: Architecture, topology: Topology, *, dtype: torch.dtype, max
     Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them.
     Raises ValueError where the heads, the feed-forward size or the layers do not divide, naming the key to change.
     """
-    config = transformer_config(arch, topology, dtype)
+    config = transformer_config(arch, topology, dtype, recompute)
     block_spec: Any = _block_spec(config, _backend(topology))
     model = GPTModel(
         config,
@@ -57,7 +65,9 @@ def build_gpt(arch: Architecture, topology: Topology, *, dtype: torch.dtype, max
     return model.to(topology.device)
 
 
-def transformer_config(arch: Architecture, topology: Topology, dtype: torch.dtype) -> TransformerConfig:
+def transformer_config(
+    arch: Architecture, topology: Topology, dtype: torch.dtype, recompute: Recompute = Recompute.none
+) -> TransformerConfig:
     """Megatron-core's configuration of this model. Raises ValueError as `build_gpt` does."""
     check_division(arch, topology)
     on_cuda = topology.device.type == "cuda"
@@ -87,6 +97,11 @@ def transformer_config(arch: Architecture, topology: Topology, dtype: torch.dtyp
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,
+        recompute_granularity=None if recompute is Recompute.none else recompute.value,
+        recompute_method="uniform" if recompute is Recompute.full else None,
+        recompute_num_layers=1 if recompute is Recompute.full else None,
+        # Fused attention keeps no scores: computing it again would save nothing.
+        recompute_modules=["mlp"] if _has_transformer_engine(topology) else ["core_attn", "mlp"],
         attention_softmax_in_fp32=True,
         init_method=_not_loaded,
         output_layer_init_method=_not_loaded,
@@ -154,8 +169,12 @@ def _nearest(choices: list[int], wanted: int) -> str:
     return " or ".join(map(str, best))
 
 
+def _has_transformer_engine(topology: Topology) -> bool:
+    return topology.device.type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
+
+
 def _backend(topology: Topology) -> BackendSpecProvider:
-    if topology.device.type == "cuda" and importlib.util.find_spec("transformer_engine") is not None:
+    if _has_transformer_engine(topology):
         # These two lines never ran: no machine with Transformer Engine yet.
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 

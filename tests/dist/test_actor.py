@@ -13,7 +13,7 @@ from seif_nemo.algorithms.grpo import grpo_advantages
 from seif_nemo.components.actor import Actor
 from seif_nemo.components.batching import split_mini_batches
 from seif_nemo.config.algorithm import AlgorithmConfig, KlEstimator, LossMean, OptimizerConfig, PolicyLoss
-from seif_nemo.config.parallel import ParallelConfig
+from seif_nemo.config.parallel import ParallelConfig, Recompute
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
@@ -106,6 +106,7 @@ def build(
     arch: Architecture,
     algorithm: AlgorithmConfig = ALGORITHM,
     micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+    recompute: Recompute = Recompute.none,
 ) -> tuple[Topology, TrainableModel, Actor]:
     topology = build_topology(
         ParallelConfig(
@@ -115,7 +116,7 @@ def build(
         threads=1,
         rendezvous_timeout_s=60,
     )
-    model = build_tiny(topology, arch)
+    model = build_tiny(topology, arch, recompute=recompute)
     trainable = TrainableModel(model, model.config, OPTIMIZER, topology)
     actor = Actor(
         trainable,

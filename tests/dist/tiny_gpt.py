@@ -9,6 +9,7 @@ import torch
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
+from seif_nemo.config.parallel import Recompute
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import build_gpt, padded_vocab_size
 from seif_nemo.parallel.topology import Topology
@@ -36,9 +37,14 @@ TINY = Architecture(
 )
 
 
-def build_tiny(topology: Topology, arch: Architecture = TINY, dtype: torch.dtype = torch.float32) -> GPTModel:
+def build_tiny(
+    topology: Topology,
+    arch: Architecture = TINY,
+    dtype: torch.dtype = torch.float32,
+    recompute: Recompute = Recompute.none,
+) -> GPTModel:
     """The model with weights that depend on the parameter's global name and `arch` alone."""
-    model = build_gpt(arch, topology, dtype=dtype, max_sequence_length=arch.max_positions)
+    model = build_gpt(arch, topology, dtype=dtype, max_sequence_length=arch.max_positions, recompute=recompute)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             full = _initial(global_name(model, name), _full_shape(name, parameter, topology), arch)
