@@ -6,9 +6,10 @@ other library and no code of ours sees a difference, and nothing is added to the
 cannot reach (methods of tensors) is wrapped function by function.
 
 Where neither apex nor Transformer Engine is there, the distributed optimizer runs on torch's Adam, which its checkpoint
-code does not quite support: `apply_torch_adam_fixes` is for any device.
+code does not quite support: `apply_torch_adam_fixes` is for any device, and so is `apply_checkpoint_fixes`.
 
-`CPU_PATCHES` and `ADAM_PATCHES` list every change with its upstream symbol, its reason and when it goes.
+`CPU_PATCHES`, `ADAM_PATCHES` and `CHECKPOINT_PATCHES` list every change with its upstream symbol, its reason and when
+it goes.
 Written against megatron-core 0.16.1.
 """
 
@@ -50,6 +51,11 @@ def apply_torch_adam_fixes() -> None:
     """Apply every patch of `ADAM_PATCHES` once, if megatron-core will use torch's Adam; else do nothing."""
     if not _import("megatron.core.optimizer.distrib_optimizer").HAVE_APEX_OR_TE:
         _apply(ADAM_PATCHES)
+
+
+def apply_checkpoint_fixes() -> None:
+    """Apply every patch of `CHECKPOINT_PATCHES` once."""
+    _apply(CHECKPOINT_PATCHES)
 
 
 def _apply(patches: tuple[Patch, ...]) -> None:
@@ -280,6 +286,25 @@ def _keep_step_of_state(patch: Patch) -> None:
     setattr(cls, name, set_states)
 
 
+def _keep_padding_between_buckets(patch: Patch) -> None:
+    cls, name = _resolve(patch.symbols[0])
+    original = getattr(cls, name)
+
+    @functools.wraps(original)
+    def sharded_state(self: Any, *args: Any, **kwargs: Any) -> Any:
+        sized = [part for buffer in self.buffers for part in (buffer, *buffer.buckets)]
+        unpadded = [part.numel_unpadded for part in sized]
+        try:
+            for part in sized:
+                part.numel_unpadded = part.grad_data.numel()
+            return original(self, *args, **kwargs)
+        finally:
+            for part, numel in zip(sized, unpadded, strict=True):
+                part.numel_unpadded = numel
+
+    setattr(cls, name, sharded_state)
+
+
 _NAMES_CUDA = "names the device 'cuda' or torch.cuda.current_device() for buffers, streams and synchronisation"
 _UPSTREAM_DEVICE = "megatron-core takes the device of a rank from one place that may answer 'cpu'"
 
@@ -371,5 +396,16 @@ ADAM_PATCHES: tuple[Patch, ...] = (
         "KeyError: 'step', since torch's Adam keeps a step per parameter",
         remove_when="_set_main_param_and_optimizer_states uses no_grad and leaves alone what it is not given",
         apply=_keep_step_of_state,
+    ),
+)
+
+CHECKPOINT_PATCHES: tuple[Patch, ...] = (
+    Patch(
+        name="padding between gradient buckets",
+        symbols=(f"{_OPTIMIZER}.sharded_param_state_fully_reshardable",),
+        reason="joins the buckets' states without the padding at their ends, and then cuts parameters out at places "
+        "that count it: tied embeddings in a pipeline, which have a bucket of their own, are saved shifted",
+        remove_when="get_parameter_state_dp_zero and sharded_param_state_fully_reshardable agree about padding",
+        apply=_keep_padding_between_buckets,
     ),
 )

@@ -22,7 +22,7 @@ from torch.distributed import (
 from torch.distributed.rendezvous import rendezvous
 
 from seif_nemo.config.parallel import Backend, ParallelConfig
-from seif_nemo.parallel.cpu_backend import apply_cpu_backend, apply_torch_adam_fixes
+from seif_nemo.parallel.cpu_backend import apply_checkpoint_fixes, apply_cpu_backend, apply_torch_adam_fixes
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _builds = itertools.count()  # a store may outlive a process group: each build gets names of its own in it
@@ -99,6 +99,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
     else:
         apply_cpu_backend()
     apply_torch_adam_fixes()
+    apply_checkpoint_fixes()
     dist.init_process_group(
         backend,
         store=_store(rank, world_size, rendezvous_timeout_s),
