@@ -29,6 +29,8 @@ class Layout:
     pipeline: int
     data: int
     context: int
+    virtual: int = 1
+    pipeline_layout: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ def verify_files(directory: Path, records: Sequence[FileRecord]) -> None:
 def _manifest_from_json(row: dict[str, Any]) -> Manifest:
     return Manifest(
         **{key: value for key, value in row.items() if key not in ("layout", "files")},
-        layout=Layout(**row["layout"]),
+        layout=_layout_from_json(row["layout"]),
         files=tuple(FileRecord(**record) for record in row["files"]),
     )
+
+
+def _layout_from_json(row: dict[str, Any]) -> Layout:
+    counts = row["pipeline_layout"]
+    return Layout(**{**row, "pipeline_layout": None if counts is None else tuple(counts)})

@@ -7,6 +7,7 @@ from typing import Any
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.base import SaveShardedStrategy
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
+from megatron.core.models.gpt import GPTModel
 
 from seif_nemo.checkpointing.strategy import InProcessSaveStrategy
 from seif_nemo.models.trainable import TrainableModel
@@ -60,9 +61,10 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     """
     state = _sharded_state(trainable, with_optimizer=with_optimizer, is_loading=True)
     loaded: Any = dist_checkpointing.load(state, str(directory))
-    rest: Any = trainable.module.load_state_dict(loaded["model"], strict=False)
-    absent = [key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)]
-    assert not absent, f"{directory} and the model do not agree about {absent}"
+    for name, module in _chunks(trainable).items():
+        rest: Any = module.load_state_dict(loaded[name], strict=False)
+        absent = [key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)]
+        assert not absent, f"{directory} and the model do not agree about {absent}"
     if with_optimizer:
         _load_optimizer(trainable, loaded["optimizer"])
     trainable.after_weights_changed()
@@ -76,16 +78,25 @@ def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loadin
         # On GPUs: gather each data-parallel group's moments over gloo on one rank's host, not on every GPU. Never ran.
         "distrib_optim_fully_reshardable_mem_efficient": trainable.topology.device.type == "cuda",
     }
-    tensors = trainable.module.sharded_state_dict(metadata=metadata)
-    model = {key: tensor for key, tensor in tensors.items() if not key.endswith(_EXTRA_STATE)}
+    models: dict[str, Any] = {}
+    for name, module in _chunks(trainable).items():
+        tensors = module.sharded_state_dict(metadata=metadata)
+        models[name] = {key: tensor for key, tensor in tensors.items() if not key.endswith(_EXTRA_STATE)}
     if not with_optimizer:
-        return {"model": model}
+        return models
     step_count = trainable.step_count
-    optimizer = trainable.optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata)
+    optimizer = trainable.optimizer.sharded_state_dict(models, is_loading=is_loading, metadata=metadata)
     if is_loading:  # Megatron has replaced the state's containers and shares one step counter among all parameters
         trainable.adopt_optimizer_state()
         trainable.step_count = step_count
-    return {"model": model, "optimizer": optimizer}
+    return {**models, "optimizer": optimizer}
+
+
+def _chunks(trainable: TrainableModel) -> dict[str, GPTModel]:
+    """Each chunk's name in the state: layers are numbered from 0 in each, so they do not fit into one dictionary."""
+    if len(trainable.modules) == 1:
+        return {"model": trainable.modules[0]}
+    return {f"model{chunk}": module for chunk, module in enumerate(trainable.modules)}
 
 
 def _load_optimizer(trainable: TrainableModel, loaded: dict[Any, Any]) -> None:

@@ -184,7 +184,14 @@ class CheckpointStore:
     @property
     def _layout(self) -> Layout:
         topology = self._topology
-        return Layout(topology.tensor, topology.pipeline, topology.data, topology.context)
+        return Layout(
+            topology.tensor,
+            topology.pipeline,
+            topology.data,
+            topology.context,
+            topology.virtual,
+            topology.pipeline_layout,
+        )
 
     def _hidden(self, path: Path, mark: str) -> Path:
         return path.with_name(f".{path.name}{mark}{self._token}")

@@ -226,7 +226,7 @@ class Actor:
     def _scores_of(self, batch: MicroBatch, hidden_CH: Tensor, *, temperature: float | None = None) -> TokenScores:
         scores = linear_logprobs(
             hidden_CH,
-            output_weight(self._trainable.module),
+            output_weight(self._trainable.modules[-1]),
             batch.tokens_T[batch.places_C],
             vocab_size=self._architecture.vocab_size,
             temperature=self._temperature if temperature is None else temperature,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import (
@@ -62,7 +61,13 @@ class Passes:
         alignment = Alignment.of(self._topology)
         lengths = [alignment.padded(max(row.num_positions, 1)) for row in rows]
         costs = [forward_flops(self._architecture, length) for length in lengths]
-        return plan_packing(lengths, costs, budget=self._budget, ranks=self._topology.data)
+        return plan_packing(
+            lengths,
+            costs,
+            budget=self._budget,
+            ranks=self._topology.data,
+            multiple_of=self._topology.pipeline if self._topology.virtual > 1 else 1,
+        )
 
     def micro_batches(self, rows: Sequence[Row], plan: PackingPlan) -> list[MicroBatch]:
         """This rank's share of the plan; as many on every rank."""
@@ -88,9 +93,9 @@ class Passes:
     def run(self, batches: Sequence[MicroBatch], loss: LossFunction, *, forward_only: bool) -> list[Tensor]:
         """What `loss` reports for each micro-batch, on the last stage only; gradients unless `forward_only`."""
 
-        def forward_step(iterator: Iterator[MicroBatch], model: torch.nn.Module) -> tuple[Tensor, Callable[..., Any]]:
+        def forward_step(iterator: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Callable[..., Any]]:
             batch = next(iterator)
-            with hidden_instead_of_logits(self._trainable.module, partial(self._select, batch.selected_C)):
+            with hidden_instead_of_logits(model.module, partial(self._select, batch.selected_C)):
                 output = model(
                     batch.input_ids_1S, batch.position_ids_1S, None, packed_seq_params=_packed_sequences(batch)
                 )
@@ -101,11 +106,12 @@ class Passes:
 
             return output, loss_function
 
-        self._trainable.module.train()  # without dropout it only says that no KV cache is in use
+        for module in self._trainable.modules:
+            module.train()  # without dropout it only says that no KV cache is in use
         return get_forward_backward_func()(
             forward_step_func=forward_step,
-            data_iterator=iter(batches),
-            model=self._trainable.ddp,
+            data_iterator=[iter(batches) for _ in self._trainable.ddps],
+            model=[*self._trainable.ddps],
             num_microbatches=len(batches),
             seq_length=batches[0].input_ids_1S.shape[1],  # only a hint: each micro-batch has its own shape
             micro_batch_size=1,

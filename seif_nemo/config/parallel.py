@@ -23,6 +23,8 @@ class Recompute(Enum):
 class ParallelConfig:
     tensor: int = 1
     pipeline: int = 1
+    virtual_pipeline: int = 1  # model chunks on each pipeline stage, interleaved (arXiv 2104.04473)
+    pipeline_layout: list[int] | None = None  # layers of each stage (or chunk, as a token passes them); null: equal
     context: int = 1  # ranks that share the positions of each sequence
     sequence: bool = False  # sequence parallelism inside the tensor-parallel group
     recompute: Recompute = Recompute.none
@@ -30,10 +32,27 @@ class ParallelConfig:
     collective_timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        for key in ("tensor", "pipeline", "context"):
+        for key in ("tensor", "pipeline", "virtual_pipeline", "context"):
             if getattr(self, key) < 1:
                 raise ValueError(f"parallel.{key}={getattr(self, key)} must be at least 1")
+        if self.virtual_pipeline > 1 and self.pipeline == 1:
+            raise ValueError(
+                f"parallel.virtual_pipeline={self.virtual_pipeline} needs parallel.pipeline of at least 2: choose 1"
+            )
+        self._check_layout()
         if self.sequence and self.tensor == 1:
             raise ValueError("parallel.sequence=true needs parallel.tensor of at least 2")
         if not 0 < self.collective_timeout_s < math.inf:
             raise ValueError(f"parallel.collective_timeout_s={self.collective_timeout_s} must be positive")
+
+    def _check_layout(self) -> None:
+        if self.pipeline_layout is None:
+            return
+        chunks = self.pipeline * self.virtual_pipeline
+        if len(self.pipeline_layout) != chunks:
+            raise ValueError(
+                f"parallel.pipeline_layout={self.pipeline_layout} has {len(self.pipeline_layout)} entries: choose "
+                f"{chunks}, parallel.pipeline={self.pipeline} times parallel.virtual_pipeline={self.virtual_pipeline}"
+            )
+        if min(self.pipeline_layout) < 1:
+            raise ValueError(f"parallel.pipeline_layout={self.pipeline_layout}: every entry must be at least 1")

@@ -80,7 +80,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     trainable = build_trainable(config, topology, architecture)
     bank = RoleBank(trainable, topology, [lambda: engine.invalidate_caches()])
     engine = MegatronEngine(
-        trainable.module,
+        trainable.modules,
         topology,
         tokenizer,
         max_batch_rows=config.generation.max_batch_rows,
@@ -156,15 +156,15 @@ def needs_base(config: Config) -> bool:
 def build_trainable(config: Config, topology: Topology, architecture: Architecture) -> TrainableModel:
     """The resident model with the base weights in it."""
     dtype = _DTYPES[config.model.dtype]
-    model = build_gpt(
+    modules = build_gpt(
         architecture,
         topology,
         dtype=dtype,
         max_sequence_length=config.model.max_sequence_length,
         recompute=config.parallel.recompute,
     )
-    trainable = TrainableModel(model, model.config, config.algorithm.follower.optimizer, topology)
-    load_hf_weights(trainable.module, architecture, topology, Path(config.model.path))
+    trainable = TrainableModel(modules, modules[0].config, config.algorithm.follower.optimizer, topology)
+    load_hf_weights(trainable.modules, architecture, topology, Path(config.model.path))
     trainable.after_weights_changed()
     return trainable
 

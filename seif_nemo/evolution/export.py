@@ -14,7 +14,7 @@ def export_follower(context: Context, round: int) -> None:
         return
     with context.bank.resident(Resident.FOLLOWER):
         export_hf(
-            context.trainable.module,
+            context.trainable.modules,
             context.architecture,
             context.topology,
             target,

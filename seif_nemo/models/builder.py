@@ -1,4 +1,4 @@
-"""Megatron-core's GPTModel from an architecture: one pipeline stage, this rank's shard."""
+"""Megatron-core's GPTModel from an architecture: the chunks of one pipeline stage, this rank's shard of them."""
 
 import importlib.util
 import math
@@ -14,7 +14,7 @@ from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubm
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch import Tensor
@@ -36,31 +36,43 @@ def build_gpt(
     dtype: torch.dtype,
     max_sequence_length: int,
     recompute: Recompute = Recompute.none,
-) -> GPTModel:
+) -> list[GPTModel]:
     """This rank's part of the model on `topology.device`, in training mode, with NaN for weights until they are loaded.
 
+    One chunk, or `topology.virtual` of them: a token passes the first chunks of all stages, then the second ones. They
+    share one configuration.
+
     Forward takes token ids and position ids [batch, sequence] and None for the attention mask: attention is causal, so
-    batches are padded on the right. (Transformer Engine would pass over another mask without a word.) It gives logits
-    [batch, sequence, vocabulary / tensor] in `dtype` on the last stage, or losses [batch, sequence] if given labels.
-    Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them.
+    batches are padded on the right. (Transformer Engine would pass over another mask without a word.) The last chunk of
+    the last stage gives logits [batch, sequence, vocabulary / tensor] in `dtype`, or losses [batch, sequence] if given
+    labels. Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them.
     Raises ValueError where the heads, the feed-forward size or the layers do not divide, naming the key to change.
     """
     config = transformer_config(arch, topology, dtype, recompute)
-    block_spec: Any = _block_spec(config, _backend(topology))
+    return [_build_chunk(arch, topology, config, chunk, max_sequence_length) for chunk in range(topology.virtual)]
+
+
+def _build_chunk(
+    arch: Architecture, topology: Topology, config: TransformerConfig, chunk: int, max_sequence_length: int
+) -> GPTModel:
+    num_layers = len(chunk_layers(arch, topology, topology.pipeline_rank, chunk))
+    block_spec: Any = _block_spec(config, _backend(topology), num_layers)
+    is_last = is_last_chunk(topology, chunk)
     model = GPTModel(
         config,
         block_spec,
         vocab_size=padded_vocab_size(arch, topology.tensor),
         max_sequence_length=max_sequence_length,
-        pre_process=topology.is_first_stage,
-        post_process=topology.is_last_stage,
+        pre_process=is_first_chunk(topology, chunk),
+        post_process=is_last,
         parallel_output=True,
         share_embeddings_and_output_weights=arch.tied_embeddings,
         position_embedding_type="rope",
         rotary_base=round(arch.rope_theta),
+        vp_stage=chunk if topology.virtual > 1 else None,
     )
     model.rotary_pos_emb.inv_freq = inverse_frequencies(arch).to(topology.device)
-    if topology.is_last_stage:
+    if is_last:
         _hide_padding(model, arch, topology)
     return model.to(topology.device)
 
@@ -71,11 +83,8 @@ def transformer_config(
     """Megatron-core's configuration of this model. Raises ValueError as `build_gpt` does."""
     check_division(arch, topology)
     on_cuda = topology.device.type == "cuda"
-    first_stages = len(stage_layers(arch, topology.pipeline, 0))
-    last_stage = len(stage_layers(arch, topology.pipeline, topology.pipeline - 1))
     return TransformerConfig(
         num_layers=arch.num_layers,
-        num_layers_in_last_pipeline_stage=None if last_stage == first_stages else last_stage,
         hidden_size=arch.hidden_size,
         ffn_hidden_size=arch.ffn_hidden_size,
         num_attention_heads=arch.num_heads,
@@ -93,6 +102,11 @@ def transformer_config(
         tensor_model_parallel_size=topology.tensor,
         pipeline_model_parallel_size=topology.pipeline,
         context_parallel_size=topology.context,
+        virtual_pipeline_model_parallel_size=topology.virtual if topology.virtual > 1 else None,
+        pipeline_model_parallel_layout=_megatron_layout(arch, topology) if topology.pipeline > 1 else None,
+        # The interleaved schedule's other way of communicating mixes up forward and backward tensors of two stages.
+        overlap_p2p_comm=topology.virtual > 1,
+        batch_p2p_comm=topology.virtual == 1,
         sequence_parallel=topology.sequence,
         params_dtype=dtype,
         pipeline_dtype=dtype,
@@ -123,10 +137,39 @@ def padded_vocab_size(arch: Architecture, tensor: int) -> int:
     return math.ceil(arch.vocab_size / multiple) * multiple
 
 
-def stage_layers(arch: Architecture, pipeline: int, stage: int) -> range:
-    """Numbers, from 0, of the layers of one of `pipeline` stages: equal stages, the last one may be smaller."""
-    per_stage = math.ceil(arch.num_layers / pipeline)
-    return range(stage * per_stage, min((stage + 1) * per_stage, arch.num_layers))
+def chunk_layers(arch: Architecture, topology: Topology, stage: int, chunk: int) -> range:
+    """Numbers, from 0, of a chunk's layers. Chunk c of stage s is the (c * pipeline + s)-th that a token passes."""
+    counts = layer_counts(arch, topology)
+    place = chunk * topology.pipeline + stage
+    first = sum(counts[:place])
+    return range(first, first + counts[place])
+
+
+def layer_counts(arch: Architecture, topology: Topology) -> tuple[int, ...]:
+    """Layers of every chunk, as a token passes them: those given, or equal ones of which the last may be smaller."""
+    if topology.pipeline_layout is not None:
+        return topology.pipeline_layout
+    return _equal_counts(arch.num_layers, topology.pipeline * topology.virtual)
+
+
+def is_first_chunk(topology: Topology, chunk: int) -> bool:
+    """Whether this rank's chunk holds the embedding."""
+    return topology.is_first_stage and chunk == 0
+
+
+def is_last_chunk(topology: Topology, chunk: int) -> bool:
+    """Whether this rank's chunk holds the output projection."""
+    return topology.is_last_stage and chunk == topology.virtual - 1
+
+
+def _equal_counts(num_layers: int, chunks: int) -> tuple[int, ...]:
+    size = math.ceil(num_layers / chunks)
+    return tuple(max(0, min(size, num_layers - place * size)) for place in range(chunks))
+
+
+def _megatron_layout(arch: Architecture, topology: Topology) -> list[list[str]]:
+    rows = [["decoder"] * count for count in layer_counts(arch, topology)]
+    return [["embedding", *rows[0]], *rows[1:-1], [*rows[-1], "loss"]]
 
 
 def inverse_frequencies(arch: Architecture) -> Tensor:
@@ -152,12 +195,46 @@ def check_division(arch: Architecture, topology: Topology) -> None:
             f"num_key_value_heads={arch.num_kv_heads} and intermediate_size={arch.ffn_hidden_size} of this model: "
             f"choose {_nearest(fits, topology.tensor)}"
         )
-    depths = [pipeline for pipeline in range(1, arch.num_layers + 1) if stage_layers(arch, pipeline, pipeline - 1)]
-    if topology.pipeline not in depths:
-        raise ValueError(
-            f"parallel.pipeline={topology.pipeline} cannot share out num_hidden_layers={arch.num_layers} (equal "
-            f"stages, the last one may be smaller): choose {_nearest(depths, topology.pipeline)}"
-        )
+    _check_layers(arch, topology)
+
+
+def _check_layers(arch: Architecture, topology: Topology) -> None:
+    layers, layout = arch.num_layers, topology.pipeline_layout
+    if layout is not None:
+        if sum(layout) != layers:
+            raise ValueError(
+                f"parallel.pipeline_layout={list(layout)} adds up to {sum(layout)}, not num_hidden_layers={layers}: "
+                f"choose {_nearest_layout(layout, layers)}"
+            )
+        return
+    fits = [chunks for chunks in range(1, layers + 1) if _equal_counts(layers, chunks)[-1]]
+    if topology.pipeline * topology.virtual in fits:
+        return
+    depths = [chunks // topology.virtual for chunks in fits if chunks % topology.virtual == 0]
+    depths = [depth for depth in depths if depth > 1 or topology.virtual == 1]
+    choice = f"choose {_nearest(depths, topology.pipeline)}" if depths else "choose parallel.virtual_pipeline=1"
+    if topology.pipeline * topology.virtual <= layers:
+        choice += ", or say with parallel.pipeline_layout how many layers each holds"
+    virtual = f" with parallel.virtual_pipeline={topology.virtual}" if topology.virtual > 1 else ""
+    raise ValueError(
+        f"parallel.pipeline={topology.pipeline}{virtual} cannot share out num_hidden_layers={layers} (equal parts, the "
+        f"last one may be smaller): {choice}"
+    )
+
+
+def _nearest_layout(layout: tuple[int, ...], layers: int) -> list[int]:
+    """The layout, made longer at its smallest entries or shorter at its largest ones."""
+    counts = list(layout)
+    if len(counts) > layers:
+        return [layers]
+    while sum(counts) != layers:
+        largest = max(range(len(counts)), key=lambda place: (counts[place], place))
+        smallest = min(range(len(counts)), key=lambda place: (counts[place], -place))
+        if sum(counts) < layers:
+            counts[smallest] += 1
+        else:
+            counts[largest] -= 1
+    return counts
 
 
 def _groups_fit(arch: Architecture, tensor: int) -> bool:
@@ -182,7 +259,7 @@ def _backend(topology: Topology) -> BackendSpecProvider:
     return TorchSpecProvider()
 
 
-def _block_spec(config: TransformerConfig, backend: BackendSpecProvider) -> TransformerBlockSubmodules:
+def _block_spec(config: TransformerConfig, backend: BackendSpecProvider, num_layers: int) -> TransformerBlockSubmodules:
     norm_linear: Any = backend.column_parallel_layer_norm_linear()
     norm: Any = backend.layer_norm(rms_norm=True)
     add_residual: Any = get_bias_dropout_add
@@ -206,7 +283,7 @@ def _block_spec(config: TransformerConfig, backend: BackendSpecProvider) -> Tran
             mlp_bda=add_residual,
         ),
     )
-    return TransformerBlockSubmodules(layer_specs=[layer] * get_num_layers_to_build(config), layer_norm=norm)
+    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=norm)
 
 
 def _not_loaded(weight: Tensor) -> Tensor:

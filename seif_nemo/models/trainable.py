@@ -5,7 +5,7 @@ parameter, are re-homed into flat buffers here, so that a swap of roles is a few
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class TrainableModel:
     """One pipeline stage of a model with its gradients and its Adam state (AdamW: decoupled weight decay).
 
+    `modules` are the stage's chunks, as a token passes them (one, unless the pipeline is virtual), `ddps` the same with
+    gradient buffers around them.
+
     The distributed optimizer is used at every data-parallel size, so each rank holds the moments (and, for bf16
     weights, the fp32 main parameters) of its shard only. Weight decay follows Megatron's default: none on biases and
     on parameters with one dimension (norms).
@@ -39,25 +42,22 @@ class TrainableModel:
 
     def __init__(
         self,
-        model: GPTModel,
+        modules: Sequence[GPTModel],
         config: TransformerConfig,
         optimizer_config: OptimizerConfig,
         topology: Topology,
     ) -> None:
-        """Takes the model over: its parameters move into contiguous buffers. Collective."""
+        """Takes the chunks over: their parameters move into contiguous buffers. Collective."""
         config.finalize_model_grads_func = finalize_model_grads
         config.variable_seq_lengths = topology.pipeline > 1  # each micro-batch has its own length
-        self.module = model
+        self.modules = list(modules)
         self.config = config
         self.topology = topology
-        self.ddp = DistributedDataParallel(
-            config,
-            DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True),
-            model,
-        )
+        settings = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
+        self.ddps = [DistributedDataParallel(config, settings, module) for module in modules]
         on_cpu = topology.device.type == "cpu"
         self.optimizer = get_megatron_optimizer(
-            _megatron_config(optimizer_config, config.params_dtype), [self.ddp], use_gloo_process_groups=not on_cpu
+            _megatron_config(optimizer_config, config.params_dtype), [*self.ddps], use_gloo_process_groups=not on_cpu
         )
         if on_cpu:  # every group is a gloo group already; checkpointing asks for one by name
             for optimizer in self._chained():
@@ -73,8 +73,8 @@ class TrainableModel:
 
     def weight_buffers(self) -> list[Tensor]:
         """Megatron's flat parameter buffers: all parameters of this rank, with zeros for alignment between them."""
-        ddp: Any = self.ddp  # its `buffers` are not those of torch.nn.Module
-        return [buffer.param_data for buffer in [*ddp.buffers, *ddp.expert_parallel_buffers]]
+        ddps: list[Any] = [*self.ddps]  # their `buffers` are not those of torch.nn.Module
+        return [buffer.param_data for ddp in ddps for buffer in [*ddp.buffers, *ddp.expert_parallel_buffers]]
 
     def moment_buffers(self) -> list[Tensor]:
         """Flat fp32 buffers of this rank's shard: first moments, second moments, and main parameters if bf16.
@@ -158,7 +158,8 @@ class TrainableModel:
 
     def zero_gradients(self) -> None:
         """To be called before the forward-backward passes of an update."""
-        self.ddp.zero_grad_buffer()
+        for ddp in self.ddps:
+            ddp.zero_grad_buffer()
         self.optimizer.zero_grad()
 
     def apply_gradients(self) -> tuple[float, bool]:

@@ -55,6 +55,8 @@ class Topology:
     world_group: ProcessGroup
     last_stage_rank: int  # global rank of the last pipeline stage in this rank's pipeline group
     collective_timeout_s: float  # a collective that waits longer raises
+    virtual: int = 1  # model chunks on each pipeline stage
+    pipeline_layout: tuple[int, ...] | None = None  # layers of each chunk, as a token passes them; None: equal
 
     @property
     def is_first_stage(self) -> bool:
@@ -111,6 +113,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         tensor_model_parallel_size=config.tensor,
         pipeline_model_parallel_size=config.pipeline,
         context_parallel_size=config.context,
+        virtual_pipeline_model_parallel_size=config.virtual_pipeline if config.virtual_pipeline > 1 else None,
         distributed_timeout_minutes=config.collective_timeout_s / 60,  # pyright: ignore[reportArgumentType] goes to timedelta
         create_gloo_process_groups=device.type == "cuda",
     )
@@ -136,6 +139,8 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         world_group=_group(dist.group.WORLD),
         last_stage_rank=parallel_state.get_pipeline_model_parallel_last_rank(),
         collective_timeout_s=config.collective_timeout_s,
+        virtual=config.virtual_pipeline,
+        pipeline_layout=None if config.pipeline_layout is None else tuple(config.pipeline_layout),
     )
 
 

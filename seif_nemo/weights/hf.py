@@ -1,6 +1,6 @@
 """Weights between Hugging Face directories and a Megatron model, at any tensor and pipeline parallelism."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,33 @@ from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
 from seif_nemo.models.architecture import Architecture
-from seif_nemo.models.builder import padded_vocab_size, stage_layers
+from seif_nemo.models.builder import chunk_layers, is_first_chunk, is_last_chunk, padded_vocab_size
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.weights.hf_files import HfFiles, HfWriter
-from seif_nemo.weights.hf_mapping import Piece, expected_shapes, is_ignored, pieces_of_stage
+from seif_nemo.weights.hf_mapping import Piece, expected_shapes, is_ignored, pieces_of_chunk
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-def load_hf_weights(model: GPTModel, arch: Architecture, topology: Topology, hf_dir: str | Path) -> None:
-    """Copy this rank's shard of a safetensors checkpoint into the model's parameters, in place and in their dtype.
+def load_hf_weights(modules: Sequence[GPTModel], arch: Architecture, topology: Topology, hf_dir: str | Path) -> None:
+    """Copy this rank's shard of a safetensors checkpoint into its chunks' parameters, in place and in their dtype.
 
     Every rank reads only its slices and nothing is communicated, so every rank finds the same faults by itself.
     Raises ValueError, naming file and tensor, for missing, extra or misshapen tensors and other dtypes than F32, BF16
     and F16.
     """
-    parameters = dict(model.named_parameters())
     with HfFiles(hf_dir) as files:
         _check(files, arch)
-        with torch.no_grad():
-            for name, piece in _own_pieces(model, arch, topology):
-                parameters.pop(name).copy_(piece.load(files, topology.tensor_rank, topology.tensor))
-    assert not parameters, f"no rule loads {sorted(parameters)}"
+        for chunk, module in enumerate(modules):
+            parameters = dict(module.named_parameters())
+            with torch.no_grad():
+                for name, piece in _own_pieces(module, chunk, arch, topology):
+                    parameters.pop(name).copy_(piece.load(files, topology.tensor_rank, topology.tensor))
+            assert not parameters, f"no rule loads {sorted(parameters)}"
 
 
 def export_hf(
-    model: GPTModel,
+    modules: Sequence[GPTModel],
     arch: Architecture,
     topology: Topology,
     out_dir: str | Path,
@@ -59,7 +60,7 @@ def export_hf(
                 writer = HfWriter(out_dir, source)
             except OSError as error:
                 failure = error
-        for name, tensor in _gathered(model, arch, topology):
+        for name, tensor in _gathered(modules, arch, topology):
             if writer is not None and failure is None:
                 try:
                     writer.add(name, tensor.to("cpu", _DTYPES[source.dtype(name)], copy=True))
@@ -90,42 +91,44 @@ def _check(files: HfFiles, arch: Architecture) -> None:
             )
 
 
-def _own_pieces(model: GPTModel, arch: Architecture, topology: Topology) -> Iterator[tuple[str, Piece]]:
-    layers = stage_layers(arch, topology.pipeline, topology.pipeline_rank)
-    built: Any = model.decoder.layers
+def _own_pieces(module: GPTModel, chunk: int, arch: Architecture, topology: Topology) -> Iterator[tuple[str, Piece]]:
+    layers = chunk_layers(arch, topology, topology.pipeline_rank, chunk)
+    built: Any = module.decoder.layers
     assert [layer.layer_number - 1 for layer in built] == list(layers)
-    return pieces_of_stage(
+    return pieces_of_chunk(
         arch,
         padded_vocab_size(arch, topology.tensor),
         layers,
-        first=topology.is_first_stage,
-        last=topology.is_last_stage,
+        first=is_first_chunk(topology, chunk),
+        last=is_last_chunk(topology, chunk),
     )
 
 
-def _gathered(model: GPTModel, arch: Architecture, topology: Topology) -> Iterator[tuple[str, Tensor]]:
+def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> Iterator[tuple[str, Tensor]]:
     """On global rank 0: every Hugging Face tensor, whole, on the model's device. On other ranks: sends, yields nothing.
 
     Only the first data-parallel replica takes part.
     """
     if topology.replica_rank != 0:
         return
-    parameters = dict(model.named_parameters())
     tied_copy = arch.tied_embeddings and not topology.is_first_stage
-    dtype = next(iter(parameters.values())).dtype
-    for name, piece in _own_pieces(model, arch, topology):
-        if tied_copy and name == "output_layer.weight":
-            continue  # the first stage's copy is written
-        whole = _merge(parameters[name].detach(), piece, topology)
-        if topology.pipeline_rank == 0:
-            yield from whole.items()
-        else:
-            for tensor in whole.values():
-                dist.send(tensor.contiguous(), dst=0)
+    dtype = next(modules[0].parameters()).dtype
+    for chunk, module in enumerate(modules):
+        parameters = dict(module.named_parameters())
+        for name, piece in _own_pieces(module, chunk, arch, topology):
+            if tied_copy and name == "output_layer.weight":
+                continue  # the first stage's copy is written
+            whole = _merge(parameters[name].detach(), piece, topology)
+            if topology.pipeline_rank == 0:
+                yield from whole.items()
+            else:
+                for tensor in whole.values():
+                    dist.send(tensor.contiguous(), dst=0)
     if not topology.is_main:
         return
     for stage in range(1, topology.pipeline):
-        yield from _received(arch, topology, stage, dtype)
+        for chunk in range(topology.virtual):
+            yield from _received(arch, topology, stage, chunk, dtype)
 
 
 def _merge(shard: Tensor, piece: Piece, topology: Topology) -> dict[str, Tensor]:
@@ -139,10 +142,13 @@ def _merge(shard: Tensor, piece: Piece, topology: Topology) -> dict[str, Tensor]
     return piece.merge(shards) if shards is not None else {}
 
 
-def _received(arch: Architecture, topology: Topology, stage: int, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _received(
+    arch: Architecture, topology: Topology, stage: int, chunk: int, dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
     sender = dist.get_global_rank(topology.pipeline_group, stage)
-    layers = stage_layers(arch, topology.pipeline, stage)
-    pieces = pieces_of_stage(arch, arch.vocab_size, layers, first=False, last=stage == topology.pipeline - 1)
+    layers = chunk_layers(arch, topology, stage, chunk)
+    is_last = stage == topology.pipeline - 1 and chunk == topology.virtual - 1
+    pieces = pieces_of_chunk(arch, arch.vocab_size, layers, first=False, last=is_last)
     for name, piece in pieces:
         if arch.tied_embeddings and name == "output_layer.weight":
             continue

@@ -156,12 +156,12 @@ class QueryKeyValue:
         return {name: section.flatten(0, 1) for name, section in zip(self.names, sections, strict=True)}
 
 
-def pieces_of_stage(
+def pieces_of_chunk(
     arch: Architecture, padded_vocab: int, layers: range, *, first: bool, last: bool
 ) -> Iterator[tuple[str, Piece]]:
-    """Megatron parameter name (as the stage's GPTModel names it) and its piece, in the order of Hugging Face files.
+    """Megatron parameter name (as the chunk's GPTModel names it) and its piece, in the order of Hugging Face files.
 
-    `layers` are the global numbers of the stage's layers, from 0. With tied embeddings the last of several stages holds
+    `layers` are the global numbers of the chunk's layers, from 0. With tied embeddings the last of several chunks holds
     a second copy of the embedding as its output weight.
     """
     embedding = Vocabulary("model.embed_tokens.weight", arch.vocab_size, padded_vocab, arch.hidden_size)
@@ -205,7 +205,7 @@ def _layer_pieces(arch: Architecture, layer: int) -> Iterator[tuple[str, Piece]]
 def expected_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
     """Every tensor of the Hugging Face checkpoint and its shape."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for _, piece in pieces_of_stage(arch, arch.vocab_size, range(arch.num_layers), first=True, last=True):
+    for _, piece in pieces_of_chunk(arch, arch.vocab_size, range(arch.num_layers), first=True, last=True):
         shapes.update(piece.shapes())
     return shapes
 

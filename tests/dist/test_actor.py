@@ -13,14 +13,14 @@ from seif_nemo.algorithms.grpo import grpo_advantages
 from seif_nemo.components.actor import Actor
 from seif_nemo.components.batching import split_mini_batches
 from seif_nemo.config.algorithm import AlgorithmConfig, KlEstimator, LossMean, OptimizerConfig, PolicyLoss
-from seif_nemo.config.parallel import ParallelConfig, Recompute
+from seif_nemo.config.parallel import Recompute
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.types.rollouts import LogProbs
 from seif_nemo.types.training import TrainSample, TrainStats
 from tests.dist.harness import run_ranks
-from tests.dist.tiny_gpt import TINY, VOCAB, FullWeights, build_tiny, local_weights, merge_weights
+from tests.dist.tiny_gpt import TINY, VOCAB, FullWeights, Layout, build_tiny, local_weights, merge_weights
 
 ALGORITHM = AlgorithmConfig()
 MICRO_BATCH_TOKENS = 40  # two or three sequences
@@ -28,15 +28,6 @@ MICRO_BATCH_TOKENS = 40  # two or three sequences
 OPTIMIZER = OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, epsilon=1e-5, max_grad_norm=0.5)
 KL = 0.05
 UNTIED = replace(TINY, tied_embeddings=False, qkv_bias=False, qk_norm=True, family="qwen3")
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    world: int
-    tensor: int = 1
-    pipeline: int = 1
-    sequence: bool = False
-    context: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,15 +100,13 @@ def build(
     recompute: Recompute = Recompute.none,
 ) -> tuple[Topology, TrainableModel, Actor]:
     topology = build_topology(
-        ParallelConfig(
-            tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence, context=layout.context
-        ),
+        layout.config,
         seed=0,
         threads=1,
         rendezvous_timeout_s=60,
     )
-    model = build_tiny(topology, arch, recompute=recompute)
-    trainable = TrainableModel(model, model.config, OPTIMIZER, topology)
+    modules = build_tiny(topology, arch, recompute=recompute)
+    trainable = TrainableModel(modules, modules[0].config, OPTIMIZER, topology)
     actor = Actor(
         trainable,
         NoEngine(),  # pyright: ignore[reportArgumentType]
@@ -134,13 +123,13 @@ def build(
 
 def run_actor(layout: Layout, arch: Architecture) -> Result:
     topology, trainable, actor = build(layout, arch)
-    weights = [local_weights(trainable.module)]
+    weights = [local_weights(trainable.modules)]
     logprobs = actor.logprobs([(sample.prompt_ids, sample.response_ids) for sample in samples()])
     stats: list[TrainStats] = []
     for index, (chosen, mini_batches, seed) in enumerate(STEPS):
         stats.append(actor.train_step(chosen, kl_coefficient=KL, mini_batches=mini_batches, seed=seed))
         if index != 1:
-            weights.append(local_weights(trainable.module))
+            weights.append(local_weights(trainable.modules))
     assert trainable.step_count == 6
     shutdown(topology)
     return Result(topology.tensor_rank, logprobs, stats, weights)
@@ -183,6 +172,10 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("layout", "arch"), CASES, ids=lambda case: getattr(case, "family", repr(case)[6:]))
 def test_a_layout_gives_the_one_process_result(layout: Layout, arch: Architecture) -> None:
+    check_layout(layout, arch)
+
+
+def check_layout(layout: Layout, arch: Architecture) -> None:
     expected, actual = run(ONE, arch), run(layout, arch)
     for name, value in expected.weights[0].items():
         assert np.array_equal(actual.weights[0][name], value), name
@@ -206,7 +199,7 @@ def test_a_layout_gives_the_one_process_result(layout: Layout, arch: Architectur
 def run_plainly() -> tuple[Run, list[int]]:
     """The same three steps in plain torch: one sequence at a time, whole log-softmax, torch's AdamW."""
     topology, trainable, _ = build(ONE, TINY)
-    model = trainable.module
+    model = trainable.modules[0]
     names = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(
         [
@@ -225,7 +218,7 @@ def run_plainly() -> tuple[Run, list[int]]:
         rows = logits.log_softmax(1)[first:-1]
         return rows.gather(1, torch.from_numpy(sample.response_ids)[:, None])[:, 0]
 
-    before = local_weights(model)
+    before = local_weights([model])
     logprobs = [logprobs_of(sample).detach().numpy() for sample in samples()]
     losses, norms, moves, clipped, after = [], [], [], [], []
     for step, (chosen, mini_batches, seed) in enumerate(STEPS):
@@ -266,7 +259,7 @@ def run_plainly() -> tuple[Run, list[int]]:
         moves.append(sum(step_moves) / len(step_moves))
         clipped.append(step_clipped)
         if step != 1:
-            after.append(local_weights(model))
+            after.append(local_weights([model]))
     shutdown(topology)
     stats = [
         TrainStats(loss, 0, 0, 0, 0, 0, norm, moved, OPTIMIZER.learning_rate, 0, 0, 0, 0, 0, 0, 0)
@@ -313,7 +306,7 @@ def weighted_samples() -> list[TrainSample]:
 def run_other(layout: Layout, name: str) -> tuple[int, TrainStats, dict[str, np.ndarray]]:
     topology, trainable, actor = build(layout, TINY, OTHERS[name])
     stats = actor.train_step(weighted_samples(), kl_coefficient=KL, mini_batches=1, seed=3)
-    weights = local_weights(trainable.module)
+    weights = local_weights(trainable.modules)
     shutdown(topology)
     return topology.tensor_rank, stats, weights
 
@@ -358,8 +351,8 @@ def other_loss(name: str, model: torch.nn.Module, *, padded: bool = False) -> Te
 
 def run_other_plainly(name: str, padded: bool = False) -> tuple[float, float]:
     topology, trainable, _ = build(ONE, TINY, OTHERS[name])
-    loss = other_loss(name, trainable.module, padded=padded)
-    gradients = torch.autograd.grad(loss, list(trainable.module.parameters()))
+    loss = other_loss(name, trainable.modules[0], padded=padded)
+    gradients = torch.autograd.grad(loss, list(trainable.modules[0].parameters()))
     shutdown(topology)
     return loss.item(), torch.stack([g.square().sum() for g in gradients]).sum().sqrt().item()
 

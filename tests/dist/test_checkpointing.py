@@ -17,6 +17,7 @@ from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.parallel import ParallelConfig
+from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.types.training import TrainSample
@@ -33,6 +34,8 @@ class Layout:
     pipeline: int = 1
     context: int = 1
     dtype: torch.dtype = torch.float32
+    virtual: int = 1
+    arch: Architecture = TINY
 
 
 PAIRS = {"tp2": Layout(tensor=2), "pp2": Layout(pipeline=2), "dp2": Layout(), "cp2": Layout(context=2)}
@@ -54,14 +57,19 @@ class Run:
 
     def __init__(self, layout: Layout, root: Path) -> None:
         self.topology: Topology = build_topology(
-            ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline, context=layout.context),
+            ParallelConfig(
+                tensor=layout.tensor,
+                pipeline=layout.pipeline,
+                context=layout.context,
+                virtual_pipeline=layout.virtual,
+            ),
             seed=0,
             threads=1,
             rendezvous_timeout_s=60,
         )
-        model = build_tiny(self.topology, dtype=layout.dtype)
+        modules = build_tiny(self.topology, layout.arch, layout.dtype)
         optimizer = OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, epsilon=1e-5)
-        self.trainable = TrainableModel(model, model.config, optimizer, self.topology)
+        self.trainable = TrainableModel(modules, modules[0].config, optimizer, self.topology)
         self.trainable.after_weights_changed()
         self.actor = Actor(
             self.trainable,
@@ -90,7 +98,7 @@ class Run:
             b"".join(buffer.view(torch.uint8).numpy().tobytes() for buffer in buffers),
             self.trainable.step_count,
             self.trainable.learning_rate,
-            local_weights(self.trainable.module),
+            local_weights(self.trainable.modules),
         )
 
 

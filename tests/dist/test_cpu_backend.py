@@ -142,8 +142,9 @@ def _optimizer(path: Path) -> Any:
 
     topology = build_topology(ParallelConfig(), seed=1, threads=1)
     arch = read_architecture(path)
-    model = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=8)
-    load_hf_weights(model, arch, topology, path)
+    modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=8)
+    (model,) = modules
+    load_hf_weights(modules, arch, topology, path)
     ddp = DistributedDataParallel(model.config, DistributedDataParallelConfig(use_distributed_optimizer=True), model)
     config = OptimizerConfig(optimizer="adam", lr=1e-3, use_distributed_optimizer=True)
     chained: Any = get_megatron_optimizer(config, [ddp], use_gloo_process_groups=False)

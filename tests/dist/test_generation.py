@@ -1,7 +1,7 @@
 """Generation in every layout gives, token by token, what whole forwards without a cache give for one request alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from megatron.core.models.gpt import GPTModel
 
-from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.generation.sampling import draw, noise_keys, seed_keys
 from seif_nemo.models.architecture import Architecture
@@ -19,7 +18,7 @@ from seif_nemo.protocols.engine import StaleWeightsError
 from seif_nemo.protocols.tokenizer import Message
 from seif_nemo.types.rollouts import FinishReason, GenerationRequest, Rollout, SamplingParams, TokenIds
 from tests.dist.harness import run_ranks
-from tests.dist.tiny_gpt import TINY, VOCAB, build_tiny
+from tests.dist.tiny_gpt import TINY, VOCAB, Layout, build_tiny
 
 MAX_LENGTH = 40
 ONE_GROUP = replace(TINY, num_kv_heads=1, tied_embeddings=False, qkv_bias=False, qk_norm=True, family="qwen3")
@@ -31,15 +30,6 @@ SAMPLINGS = {
 CASES = {TINY: ("greedy", "sampled", "stops"), ONE_GROUP: ("sampled",)}
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    world: int
-    tensor: int = 1
-    pipeline: int = 1
-    sequence: bool = False
-    context: int = 1
-
-
 class Letters:
     """Token i is the letter i modulo 6; tokens 0 and 1 are special."""
 
@@ -48,6 +38,9 @@ class Letters:
     pad_id = 0
 
     def encode_chat(self, messages: Sequence[Message]) -> TokenIds:
+        raise NotImplementedError
+
+    def encode(self, text: str) -> TokenIds:
         raise NotImplementedError
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
@@ -99,21 +92,18 @@ def without_cache(model: GPTModel, request: GenerationRequest, sampling: Samplin
 def build(
     layout: Layout, arch: Architecture, max_batch_rows: int
 ) -> tuple[Topology, GPTModel, MegatronEngine, list[str]]:
-    config = ParallelConfig(
-        tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence, context=layout.context
-    )
-    topology = build_topology(config, seed=0, threads=1, rendezvous_timeout_s=60)
-    model = build_tiny(topology, arch)
+    topology = build_topology(layout.config, seed=0, threads=1, rendezvous_timeout_s=60)
+    modules = build_tiny(topology, arch)
     version = ["w"]
     engine = MegatronEngine(
-        model,
+        modules,
         topology,
         Letters(),
         max_batch_rows=max_batch_rows,
         max_sequence_length=MAX_LENGTH,
         weight_version=lambda: version[0],
     )
-    return topology, model, engine, version
+    return topology, modules[0], engine, version
 
 
 def run_layouts(layouts: Sequence[Layout], max_batch_rows: int) -> list[dict[str, list[Rollout]]]:

@@ -74,13 +74,13 @@ def _check_layouts(layouts: list[Layout], models: dict[str, Path], expected: dic
         topology = build_topology(config, seed=1, threads=1)
         for name, path in models.items():
             arch = read_architecture(path)
-            model = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64).eval()
-            load_hf_weights(model, arch, topology, path)
+            modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64)
+            load_hf_weights(modules, arch, topology, path)
             with torch.no_grad():
-                logits = _forward(model, topology, _tokens(), arch.hidden_size)
+                logits = _forward(modules[0].eval(), topology, _tokens(), arch.hidden_size)
             if logits is not None:
                 _close(logits, expected[name], arch, f"{name} {layout}")
-            export_hf(model, arch, topology, out / f"{topology.world_size}-{number}-{name}", source_dir=path)
+            export_hf(modules, arch, topology, out / f"{topology.world_size}-{number}-{name}", source_dir=path)
             checked += 1
         shutdown(topology)
     return checked
@@ -143,20 +143,20 @@ def _faults(good: Path, bad: dict[str, Path], blocked: Path) -> dict[str, str]:
     """What each rank is told about each fault."""
     topology = build_topology(ParallelConfig(tensor=2), seed=1, threads=1)
     arch = read_architecture(good)
-    model = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64)
+    modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64)
     told = {}
     for name, path in bad.items():
         with pytest.raises(ValueError) as error:
-            load_hf_weights(model, arch, topology, path)
+            load_hf_weights(modules, arch, topology, path)
         told[name] = str(error.value)
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+    matrices = [parameter for parameter in modules[0].parameters() if parameter.dim() == 2]
     assert all(bool(matrix.isnan().all()) for matrix in matrices), "a refused checkpoint changes nothing"
-    load_hf_weights(model, arch, topology, good)
+    load_hf_weights(modules, arch, topology, good)
     with pytest.raises(RuntimeError) as failure:
-        export_hf(model, arch, topology, blocked, source_dir=good)
+        export_hf(modules, arch, topology, blocked, source_dir=good)
     told["export"] = str(failure.value)
     with pytest.raises(ValueError) as error:
-        export_hf(model, arch, topology, blocked, source_dir=bad["missing"])
+        export_hf(modules, arch, topology, blocked, source_dir=bad["missing"])
     told["source"] = str(error.value)
     shutdown(topology)
     return told

@@ -26,7 +26,7 @@ def run_all(layout: Layout) -> dict[str, Outcome]:
     for recompute in Recompute:
         topology, trainable, actor = build(layout, TINY, recompute=recompute)
         calls: Counter[str] = Counter()
-        layer: Any = trainable.module.decoder.layers[0]
+        layer: Any = trainable.modules[0].decoder.layers[0]
         for name, module in (("layer", layer), ("attention", layer.self_attention.core_attention), ("mlp", layer.mlp)):
             module.register_forward_pre_hook(lambda *_, name=name, calls=calls: calls.update([name]))
         stats = actor.train_step(samples()[:6], kl_coefficient=KL, mini_batches=1, seed=1)

@@ -93,7 +93,9 @@ def _spoken(layout: Layout) -> Any:
             bank.switch(resident)
             expected[resident.value] = [
                 [
-                    _whole(trainable.module, tokenizer.encode_chat(chat), tokenizer.encode(opening + word), len(word))
+                    _whole(
+                        trainable.modules[0], tokenizer.encode_chat(chat), tokenizer.encode(opening + word), len(word)
+                    )
                     for word in WORDS
                 ]
                 for chat, opening in zip(CHATS, OPENINGS, strict=True)

@@ -34,11 +34,13 @@ class OnlyPad:
 
 def build(dtype: torch.dtype) -> tuple[Topology, TrainableModel, Actor, NoEngine]:
     topology = build_topology(ParallelConfig(), seed=0, threads=1, rendezvous_timeout_s=60)
-    model = build_tiny(topology, dtype=dtype)
-    trainable = TrainableModel(model, model.config, OPTIMIZER, topology)
+    modules = build_tiny(topology, dtype=dtype)
+    trainable = TrainableModel(modules, modules[0].config, OPTIMIZER, topology)
     engine: Any = NoEngine()
     tokenizer: Any = OnlyPad()
-    actor = Actor(trainable, engine, tokenizer, topology, AlgorithmConfig(), TINY, micro_batch_tokens=64, max_new_tokens=16)
+    actor = Actor(
+        trainable, engine, tokenizer, topology, AlgorithmConfig(), TINY, micro_batch_tokens=64, max_new_tokens=16
+    )
     return topology, trainable, actor, engine
 
 
@@ -48,7 +50,11 @@ def samples(seed: int) -> list[TrainSample]:
     for _ in range(8):
         prompt, response = rng.integers(0, VOCAB, rng.integers(2, 6)), rng.integers(0, VOCAB, rng.integers(2, 6))
         logprobs = np.full(len(response), -4.1, np.float32)
-        out.append(TrainSample(prompt, response, logprobs, logprobs, np.full(len(response), rng.normal(), dtype=np.float32), len(out)))
+        out.append(
+            TrainSample(
+                prompt, response, logprobs, logprobs, np.full(len(response), rng.normal(), dtype=np.float32), len(out)
+            )
+        )
     return out
 
 
@@ -73,7 +79,7 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
 def swap_and_return(dtype: torch.dtype) -> None:
     topology, trainable, actor, _ = build(dtype)
     inside = [(buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes) for buffer in trainable.weight_buffers()]
-    for parameter in trainable.module.parameters():
+    for parameter in trainable.modules[0].parameters():
         assert any(start <= parameter.data_ptr() < end for start, end in inside)
     assert len(trainable.moment_buffers()) == (2 if dtype == torch.float32 else 3)
     learn(actor, 1)
@@ -138,11 +144,11 @@ def test_a_reset_optimizer_is_a_fresh_one(dtype: torch.dtype) -> None:
 def settings() -> None:
     topology, trainable, actor, engine = build(torch.float32)
     # Weight decay alone: with zero gradients Adam's own step is 0 / (0 + epsilon).
-    before = {name: parameter.detach().clone() for name, parameter in trainable.module.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in trainable.modules[0].named_parameters()}
     trainable.configure(OptimizerConfig(learning_rate=0.1, weight_decay=0.5, beta1=0.8, beta2=0.7, epsilon=1e-3))
     trainable.zero_gradients()
     assert trainable.apply_gradients() == (0.0, True)
-    for name, parameter in trainable.module.named_parameters():
+    for name, parameter in trainable.modules[0].named_parameters():
         decay = 1 - 0.1 * 0.5 if parameter.dim() > 1 else 1.0
         torch.testing.assert_close(parameter.detach(), before[name] * decay)
     assert any(parameter.dim() == 1 for parameter in before.values())
@@ -154,7 +160,7 @@ def settings() -> None:
     trainable.reset_optimizer()
     trainable.configure(OptimizerConfig(learning_rate=0.1, weight_decay=0.0, epsilon=1e-3))
     trainable.zero_gradients()
-    module: Any = trainable.module
+    module: Any = trainable.modules[0]
     weight = module.decoder.final_layernorm.weight
     old = weight.detach().clone()
     weight.main_grad[3] = 0.5

@@ -43,8 +43,9 @@ def _tokens() -> torch.Tensor:
 
 def _train(topology: Topology, path: Path, out: Path) -> Trace:
     arch = read_architecture(path)
-    model = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=LENGTH)
-    load_hf_weights(model, arch, topology, path)
+    modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=LENGTH)
+    (model,) = modules
+    load_hf_weights(modules, arch, topology, path)
     config: Any = model.config
     config.finalize_model_grads_func = finalize_model_grads
     ddp = DistributedDataParallel(config, DistributedDataParallelConfig(use_distributed_optimizer=True), model)
@@ -73,7 +74,7 @@ def _train(topology: Topology, path: Path, out: Path) -> Trace:
         dist.broadcast(mean, topology.last_stage_rank, group=topology.pipeline_group)
         dist.all_reduce(mean, group=topology.data_group)
         trace.losses.append(float(mean) / topology.data)
-    export_hf(model, arch, topology, out, source_dir=path)
+    export_hf(modules, arch, topology, out, source_dir=path)
     return trace
 
 

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from seif_nemo.config.parallel import Recompute
+from seif_nemo.config.parallel import ParallelConfig, Recompute
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import build_gpt, padded_vocab_size
 from seif_nemo.parallel.topology import Topology
@@ -37,19 +38,42 @@ TINY = Architecture(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    world: int
+    tensor: int = 1
+    pipeline: int = 1
+    sequence: bool = False
+    context: int = 1
+    virtual: int = 1
+    counts: tuple[int, ...] | None = None  # layers of each chunk
+
+    @property
+    def config(self) -> ParallelConfig:
+        return ParallelConfig(
+            tensor=self.tensor,
+            pipeline=self.pipeline,
+            sequence=self.sequence,
+            context=self.context,
+            virtual_pipeline=self.virtual,
+            pipeline_layout=None if self.counts is None else list(self.counts),
+        )
+
+
 def build_tiny(
     topology: Topology,
     arch: Architecture = TINY,
     dtype: torch.dtype = torch.float32,
     recompute: Recompute = Recompute.none,
-) -> GPTModel:
-    """The model with weights that depend on the parameter's global name and `arch` alone."""
-    model = build_gpt(arch, topology, dtype=dtype, max_sequence_length=arch.max_positions, recompute=recompute)
+) -> list[GPTModel]:
+    """The chunks of the model with weights that depend on the parameter's global name and `arch` alone."""
+    modules = build_gpt(arch, topology, dtype=dtype, max_sequence_length=arch.max_positions, recompute=recompute)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            full = _initial(global_name(model, name), _full_shape(name, parameter, topology), arch)
-            parameter.copy_(_shard(name, full, parameter, topology))
-    return model
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                full = _initial(global_name(module, name), _full_shape(name, parameter, topology), arch)
+                parameter.copy_(_shard(name, full, parameter, topology))
+    return modules
 
 
 def global_name(model: GPTModel, name: str) -> str:
@@ -63,10 +87,11 @@ def global_name(model: GPTModel, name: str) -> str:
     return ".".join(parts)
 
 
-def local_weights(model: GPTModel) -> dict[str, np.ndarray]:
+def local_weights(modules: Sequence[GPTModel]) -> dict[str, np.ndarray]:
     return {
-        global_name(model, name): parameter.detach().float().cpu().numpy().copy()
-        for name, parameter in model.named_parameters()
+        global_name(module, name): parameter.detach().float().cpu().numpy().copy()
+        for module in modules
+        for name, parameter in module.named_parameters()
     }
 
 

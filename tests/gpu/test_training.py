@@ -71,8 +71,8 @@ class OnlyPad:
 
 def train(backend: Backend) -> tuple[list[LogProbs], TrainStats]:
     topology = build_topology(ParallelConfig(backend=backend), seed=0, threads=1)
-    model = build_tiny(topology)
-    trainable = TrainableModel(model, model.config, OptimizerConfig(learning_rate=1e-3, epsilon=1e-5), topology)
+    modules = build_tiny(topology)
+    trainable = TrainableModel(modules, modules[0].config, OptimizerConfig(learning_rate=1e-3, epsilon=1e-5), topology)
     engine: Any = NoEngine()
     tokenizer: Any = OnlyPad()
     actor = Actor(

@@ -24,7 +24,7 @@ from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.parallel import Backend, ParallelConfig
 from seif_nemo.data.files import write_whole
 from seif_nemo.models.architecture import Architecture
-from seif_nemo.models.builder import build_gpt, transformer_config
+from seif_nemo.models.builder import build_gpt
 from seif_nemo.models.flops import training_flops
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
@@ -85,16 +85,15 @@ def samples(arch: Architecture, number: int) -> list[TrainSample]:
 def build(options: argparse.Namespace, topology: Topology) -> tuple[Actor, TrainableModel, Architecture]:
     arch = architecture(options.size)
     dtype = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
-    model = build_gpt(arch, topology, dtype=dtype, max_sequence_length=options.micro_batch_tokens)
+    (module,) = build_gpt(arch, topology, dtype=dtype, max_sequence_length=options.micro_batch_tokens)
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in module.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.02)
             else:
                 parameter.fill_(1.0)
-    config = transformer_config(arch, topology, dtype)
-    trainable = TrainableModel(model, config, OptimizerConfig(), topology)
+    trainable = TrainableModel([module], module.config, OptimizerConfig(), topology)
     trainable.after_weights_changed()
     engine: Any = NoEngine()
     tokenizer: Any = OnlyPad()

@@ -14,12 +14,13 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seif_nemo.generation.megatron.forward import Prompts, StageForward, Step
+from seif_nemo.generation.megatron.forward import ChunkForward, Prompts, Step
 from seif_nemo.generation.megatron.kv_cache import KVCache
 from seif_nemo.generation.sampling import draw, noise_keys, seed_keys
 from seif_nemo.generation.sharing import Answer
 from seif_nemo.generation.slots import Admission, Indices, SlotTable
 from seif_nemo.generation.stopping import StopStrings, final_text
+from seif_nemo.models.builder import is_first_chunk, is_last_chunk
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.types.rollouts import FinishReason, GenerationRequest, SamplingParams
@@ -32,7 +33,7 @@ class Decoding:
 
     def __init__(
         self,
-        stage: StageForward,
+        chunks: Sequence[ChunkForward],
         cache: KVCache,
         topology: Topology,
         tokenizer: Tokenizer,
@@ -43,7 +44,7 @@ class Decoding:
         max_sequence_length: int,
         dtype: torch.dtype,
     ) -> None:
-        self._stage, self._cache, self._topology, self._tokenizer = stage, cache, topology, tokenizer
+        self._chunks, self._cache, self._topology, self._tokenizer = chunks, cache, topology, tokenizer
         self._requests, self._share, self._sampling = requests, share, sampling
         self._max_sequence_length = max_sequence_length
         self._dtype = dtype
@@ -60,8 +61,8 @@ class Decoding:
         self._watch_R: list[StopStrings | None] = [None] * num_rows
         self._answers: dict[int, Answer] = {}
         ranks = dist.get_process_group_ranks(topology.pipeline_group)
-        self._previous = None if topology.is_first_stage else ranks[topology.pipeline_rank - 1]
-        self._next = None if topology.is_last_stage else ranks[topology.pipeline_rank + 1]
+        self._previous = ranks[topology.pipeline_rank - 1]  # a ring: with several chunks on each stage tokens go round
+        self._next = ranks[(topology.pipeline_rank + 1) % topology.pipeline]
 
     def run(self) -> list[Answer]:
         """The answers to `share`, in its order."""
@@ -157,17 +158,19 @@ class Decoding:
         self._draw(logits_BV, np.arange(num_rows))
 
     def _forward(self, step: Step) -> Tensor | None:
-        """Logits on the last stage; elsewhere the hidden states go on to the next stage, and None is returned."""
-        hidden = None
-        group = self._topology.pipeline_group
-        if self._previous is not None:
-            shape = self._stage.shape_between_stages(len(step.token_N))
-            hidden = torch.empty(shape, dtype=self._dtype, device=self._topology.device)
-            dist.recv(hidden, src=self._previous, group=group)
-        out = self._stage.run(self._cache, step, hidden)
-        if self._next is None:
-            return out
-        dist.send(out.contiguous(), dst=self._next, group=group)
+        """Logits on the last stage; elsewhere hidden states go on to the next stage only, and None is returned."""
+        topology = self._topology
+        group = topology.pipeline_group
+        for number, chunk in enumerate(self._chunks):
+            hidden = None
+            if not is_first_chunk(topology, number):
+                shape = chunk.shape_between_chunks(len(step.token_N))
+                hidden = torch.empty(shape, dtype=self._dtype, device=topology.device)
+                dist.recv(hidden, src=self._previous, group=group)
+            out = chunk.run(self._cache, step, hidden)
+            if is_last_chunk(topology, number):
+                return out
+            dist.send(out.contiguous(), dst=self._next, group=group)
         return None
 
     def _draw(self, logits_BV: Tensor | None, rows: Indices) -> None:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 
 from seif_nemo.generation.megatron.decoding import Decoding
-from seif_nemo.generation.megatron.forward import StageForward
+from seif_nemo.generation.megatron.forward import ChunkForward
 from seif_nemo.generation.megatron.kv_cache import KVCache
 from seif_nemo.generation.sampling import check_sampling
 from seif_nemo.generation.sharing import Answer, deal, pack, unpack
@@ -24,7 +24,7 @@ _COLUMN_STEP = 64  # columns of the cache come in multiples of this, so that a s
 
 
 class MegatronEngine:
-    """Generates with `model` (this rank's pipeline stage of it), sharing requests out over data-parallel replicas.
+    """Generates with `modules` (the chunks of this rank's stage), sharing requests out over data-parallel replicas.
 
     max_batch_rows: rows decoded together on one replica. max_sequence_length: prompt and response, tokens.
     weight_version: says which weights the model holds now. The key/value buffers are made by the first call and again
@@ -34,7 +34,7 @@ class MegatronEngine:
 
     def __init__(
         self,
-        model: GPTModel,
+        modules: Sequence[GPTModel],
         topology: Topology,
         tokenizer: Tokenizer,
         *,
@@ -44,16 +44,25 @@ class MegatronEngine:
     ) -> None:
         if max_batch_rows < 1:
             raise ValueError(f"max_batch_rows={max_batch_rows} must be at least 1")
-        self._model = model
+        self._modules = list(modules)
         self._topology = topology
         self._tokenizer = tokenizer
         self._max_batch_rows = max_batch_rows
         self._max_sequence_length = max_sequence_length
         self._weight_version = weight_version
-        self._dtype = next(model.parameters()).dtype
-        self._stage = StageForward(
-            model, max_sequence_length=max_sequence_length, device=topology.device, dtype=self._dtype
-        )
+        self._dtype = next(modules[0].parameters()).dtype
+        self._layers: list[Any] = []  # of all chunks, megatron's
+        self._chunks: list[ChunkForward] = []
+        for module in modules:
+            chunk = ChunkForward(
+                module,
+                first_layer=len(self._layers),
+                max_sequence_length=max_sequence_length,
+                device=topology.device,
+                dtype=self._dtype,
+            )
+            self._chunks.append(chunk)
+            self._layers += module.decoder.layers
         self._cache: KVCache | None = None
 
     def generate(
@@ -76,7 +85,7 @@ class MegatronEngine:
             self._topology.replicas,
             tokens_per_response=min(sampling.max_new_tokens, self._max_sequence_length),
         )
-        with torch.inference_mode(), _eval_mode(self._model):
+        with torch.inference_mode(), _eval_mode(self._modules):
             answers = self._gather(self._answer(requests, shares[self._topology.replica_rank], sampling), shares)
         for index, answer in enumerate(answers):
             if not np.isfinite(answer.logprobs).all():
@@ -111,10 +120,11 @@ class MegatronEngine:
                     f"{self._max_sequence_length} and at least one token of it is the response's"
                 )
             low, high = int(request.prompt_ids.min()), int(request.prompt_ids.max())
-            if low < 0 or high >= self._model.vocab_size:
+            vocab_size = self._modules[0].vocab_size
+            if low < 0 or high >= vocab_size:
                 raise ValueError(
                     f"request {index}: token id {low if low < 0 else high} is outside the vocabulary "
-                    f"(0 to {self._model.vocab_size - 1})"
+                    f"(0 to {vocab_size - 1})"
                 )
 
     def _answer(
@@ -125,7 +135,7 @@ class MegatronEngine:
         longest = max(len(requests[index].prompt_ids) for index in share)
         num_columns = min(longest + sampling.max_new_tokens, self._max_sequence_length)
         decoding = Decoding(
-            self._stage,
+            self._chunks,
             self._cache_for(min(self._max_batch_rows, len(share)), num_columns),
             self._topology,
             self._tokenizer,
@@ -143,13 +153,13 @@ class MegatronEngine:
             held_columns = self._cache.num_columns if self._cache else 0
             self._cache = None  # free it before the larger one is made
             columns = -(-max(num_columns, held_columns) // _COLUMN_STEP) * _COLUMN_STEP
-            layer: Any = self._model.decoder.layers[0]
+            attention = self._layers[0].self_attention
             self._cache = KVCache(
-                num_layers=len(self._model.decoder.layers),
+                num_layers=len(self._layers),
                 num_rows=max(num_rows, held_rows),
                 num_columns=columns,
-                num_groups=layer.self_attention.num_query_groups_per_partition,
-                head_size=layer.self_attention.hidden_size_per_attention_head,
+                num_groups=attention.num_query_groups_per_partition,
+                head_size=attention.hidden_size_per_attention_head,
                 dtype=self._dtype,
                 device=self._topology.device,
             )
@@ -181,10 +191,11 @@ class MegatronEngine:
 
 
 @contextmanager
-def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
+def _eval_mode(models: Sequence[torch.nn.Module]) -> Iterator[None]:
     """Evaluation mode inside; after it every module is in the mode it was found in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    training = [module for model in models for module in model.modules() if module.training]
+    for model in models:
+        model.eval()
     try:
         yield
     finally:

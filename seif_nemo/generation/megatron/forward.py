@@ -1,4 +1,4 @@
-"""One pipeline stage of a GPTModel, run on cached keys and values.
+"""One chunk of a GPTModel (a pipeline stage, or one of several on it), run on cached keys and values.
 
 Megatron's attention knows one position for the whole batch (static context) or needs flash-attention's paged kernels
 (dynamic context). Here every row is at a position of its own, on any device. So this walks over the model's own modules
@@ -49,12 +49,24 @@ class Step:
     prompts: Prompts | None = None  # prefill only
 
 
-class StageForward:
-    """Runs the layers of this pipeline stage. Raises `ValueError` for a model it would not compute exactly."""
+class ChunkForward:
+    """Runs the layers of one chunk, whose keys and values are those from layer `first_layer` of the cache on.
 
-    def __init__(self, model: GPTModel, *, max_sequence_length: int, device: torch.device, dtype: torch.dtype) -> None:
+    Raises `ValueError` for a model it would not compute exactly.
+    """
+
+    def __init__(
+        self,
+        model: GPTModel,
+        *,
+        first_layer: int,
+        max_sequence_length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         check_supported(model)
         self._model = model
+        self._first_layer = first_layer
         self._layers: list[Any] = list(model.decoder.layers)  # megatron's, which pyright cannot see through
         self._tensor_group = model.pg_collection.tp
         self._pad_to = self._tensor_group.size() if model.config.sequence_parallel else 1
@@ -69,9 +81,9 @@ class StageForward:
         self._rotated = self._cos_CD.shape[-1]
 
     def run(self, cache: KVCache, step: Step, hidden_N1: Tensor | None) -> Tensor:
-        """Hidden states for the next stage, [N, 1, hidden] (or this rank's sequence shard), or logits [B, V] (float32).
+        """Hidden states for the next chunk, [N, 1, hidden] (or this rank's sequence shard), or logits [B, V] (float32).
 
-        hidden_N1 is what the stage before sent; None on the first stage.
+        hidden_N1 is what the chunk before gave; None for the first one.
         """
         model = self._model
         num_tokens = len(step.token_N)
@@ -81,15 +93,15 @@ class StageForward:
         assert hidden_N1 is not None
         cos_N1D = self._cos_CD.index_select(0, step.position_N)[:, None]
         sin_N1D = self._sin_CD.index_select(0, step.position_N)[:, None]
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._layers, start=self._first_layer):
             hidden_N1 = self._layer(index, layer, hidden_N1, cache, step, cos_N1D, sin_N1D)
         if model.decoder.final_layernorm is not None:
             hidden_N1 = model.decoder.final_layernorm(hidden_N1)
         assert hidden_N1 is not None
         return self._logits(hidden_N1, step) if model.post_process else hidden_N1
 
-    def shape_between_stages(self, num_tokens: int) -> tuple[int, int, int]:
-        """Shape of the hidden states that one stage sends to the next."""
+    def shape_between_chunks(self, num_tokens: int) -> tuple[int, int, int]:
+        """Shape of the hidden states that one chunk gives to the next."""
         return (-(-num_tokens // self._pad_to), 1, self._model.config.hidden_size)
 
     def _logits(self, hidden_N1: Tensor, step: Step) -> Tensor:
@@ -186,7 +198,7 @@ def _prefill_attention(
 
 
 def check_supported(model: GPTModel) -> None:
-    """Raises `ValueError` for a model whose forward is more than `StageForward` computes."""
+    """Raises `ValueError` for a model whose forward is more than `ChunkForward` computes."""
     config = model.config
     unsupported = [
         name
@@ -200,7 +212,6 @@ def check_supported(model: GPTModel) -> None:
             ("rotary_interleaved", config.rotary_interleaved),
             ("mtp_num_layers", config.mtp_num_layers is not None),
             ("fp8", bool(config.fp8)),
-            ("virtual pipeline", config.virtual_pipeline_model_parallel_size is not None),
             ("apply_query_key_layer_scaling", config.apply_query_key_layer_scaling),
             ("fp32_residual_connection", config.fp32_residual_connection),
         )

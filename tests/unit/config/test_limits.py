@@ -84,6 +84,8 @@ LIMITS = [
     ("model.max_sequence_length", [1], [2]),
     ("parallel.tensor", [0], [1]),
     ("parallel.pipeline", [0], [1]),
+    ("parallel.virtual_pipeline", [0, 2], [1]),
+    ("parallel.pipeline_layout", [[], [1, 2], [0], [-1]], [None, [4]]),
     ("parallel.sequence", [True], [False]),
     ("parallel.collective_timeout_s", [0.0, NAN, math.inf], [1.0]),
     ("reward.answers_per_instruction", [0], [1]),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seif_nemo.models.architecture import Architecture, Llama3Rope
-from seif_nemo.models.builder import check_division, inverse_frequencies, padded_vocab_size, stage_layers
+from seif_nemo.models.builder import check_division, chunk_layers, inverse_frequencies, layer_counts, padded_vocab_size
 from seif_nemo.parallel.topology import Topology
 
 SIZES: dict[str, Any] = {
@@ -33,7 +33,7 @@ def _arch(**changes: Any) -> Architecture:
     return Architecture(**(SIZES | changes))
 
 
-def _topology(tensor: int, pipeline: int) -> Topology:
+def _topology(tensor: int, pipeline: int, virtual: int = 1, layout: tuple[int, ...] | None = None) -> Topology:
     group = cast(Any, None)
     return Topology(
         world_size=tensor * pipeline,
@@ -56,6 +56,8 @@ def _topology(tensor: int, pipeline: int) -> Topology:
         world_group=group,
         last_stage_rank=0,
         collective_timeout_s=60.0,
+        virtual=virtual,
+        pipeline_layout=layout,
     )
 
 
@@ -67,16 +69,19 @@ def test_vocabulary_is_padded_alike_for_every_usual_tensor_size(vocab: int, tens
     assert padded_vocab_size(_arch(vocab_size=vocab), tensor) == padded
 
 
-@given(layers=st.integers(1, 80), pipeline=st.integers(1, 16))
-def test_stages_hold_every_layer_once_in_order(layers: int, pipeline: int) -> None:
-    arch = _arch(num_layers=layers)
-    stages = [stage_layers(arch, pipeline, stage) for stage in range(pipeline)]
-    assert [layer for stage in stages for layer in stage] == list(range(layers))
-    assert {len(stage) for stage in stages if stage.stop < layers} <= {len(stages[0])}
+@given(layers=st.integers(1, 80), pipeline=st.integers(1, 16), virtual=st.integers(1, 3))
+def test_chunks_hold_every_layer_once_in_order(layers: int, pipeline: int, virtual: int) -> None:
+    arch, topology = _arch(num_layers=layers), _topology(1, pipeline, virtual)
+    chunks = [chunk_layers(arch, topology, stage, chunk) for chunk in range(virtual) for stage in range(pipeline)]
+    assert [layer for chunk in chunks for layer in chunk] == list(range(layers))
+    assert {len(chunk) for chunk in chunks if chunk.stop < layers} <= {len(chunks[0])}
 
 
-def test_three_layers_over_two_stages_are_two_and_one() -> None:
-    assert [list(stage_layers(_arch(num_layers=3), 2, stage)) for stage in range(2)] == [[0, 1], [2]]
+def test_division_of_layers_by_hand() -> None:
+    assert layer_counts(_arch(num_layers=3), _topology(1, 2)) == (2, 1)
+    arch, topology = _arch(num_layers=8), _topology(1, 2, 2, (1, 2, 4, 1))
+    assert [list(chunk_layers(arch, topology, 0, chunk)) for chunk in range(2)] == [[0], [3, 4, 5, 6]]
+    assert [list(chunk_layers(arch, topology, 1, chunk)) for chunk in range(2)] == [[1, 2], [7]]
 
 
 def test_inverse_frequencies_by_hand() -> None:
@@ -102,6 +107,28 @@ def test_layouts_that_divide(tensor: int, pipeline: int) -> None:
         (1, 7, r"parallel\.pipeline=7 .*choose 3 or 6"),
     ],
 )
-def test_layouts_that_do_not_divide_name_the_nearest(tensor: int, pipeline: int, message: str) -> None:
+def test_sizes_that_do_not_divide_name_the_nearest(tensor: int, pipeline: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_division(_arch(), _topology(tensor, pipeline))
+
+
+@pytest.mark.parametrize(
+    "pipeline, virtual, layout, message",
+    [
+        (
+            4,
+            2,
+            None,
+            r"parallel\.pipeline=4 with parallel\.virtual_pipeline=2 cannot .*=6 .*one may be smaller\): choose 3$",
+        ),
+        (2, 2, None, r"choose 3, or say with parallel\.pipeline_layout how many layers each holds$"),
+        (2, 5, None, r"choose parallel\.virtual_pipeline=1$"),
+        (2, 1, (1, 4), r"pipeline_layout=\[1, 4\] adds up to 5, not num_hidden_layers=6: choose \[2, 4\]"),
+        (2, 2, (1, 4, 2, 1), r"adds up to 8, not num_hidden_layers=6: choose \[1, 2, 2, 1\]"),
+    ],
+)
+def test_layers_that_do_not_divide_name_the_nearest(
+    pipeline: int, virtual: int, layout: tuple[int, ...] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_division(_arch(), _topology(1, pipeline, virtual, layout))
