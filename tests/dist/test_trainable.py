@@ -209,6 +209,31 @@ def test_settings_decay_adam_and_bad_gradients() -> None:
     run_ranks(1, settings)
 
 
+def many_small_updates(dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A norm's weight before, after one and after 40 updates of 1e-4 each: Adam's step for a steady gradient."""
+    topology, trainable, _, _ = build(dtype)
+    trainable.configure(OptimizerConfig(learning_rate=1e-4, weight_decay=0.0))
+    module: Any = trainable.modules[0]
+    weight = module.decoder.final_layernorm.weight
+    seen = [weight.detach().float().numpy().copy()]
+    for update in range(40):
+        trainable.zero_gradients()
+        weight.main_grad.fill_(1.0)
+        assert trainable.apply_gradients()[1]
+        if update in (0, 39):
+            seen.append(weight.detach().float().numpy().copy())
+    shutdown(topology)
+    return seen[0], seen[1], seen[2]
+
+
+def test_updates_below_the_resolution_of_bf16_add_up() -> None:
+    ((before, after_one, after_all),) = run_ranks(1, many_small_updates, torch.bfloat16)
+    resolution = 2.0**-8 * np.abs(before)  # at most: the distance to the next bf16 number
+    assert (after_one == before).mean() > 0.9
+    np.testing.assert_array_less(np.abs(after_all - (before - 40 * 1e-4)), resolution)
+    assert (after_all < before).all()
+
+
 def load_optimizer_state() -> None:
     topology, trainable, actor, _ = build(torch.float32)
     learn(actor, 1)
