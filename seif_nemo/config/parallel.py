@@ -28,6 +28,7 @@ class ParallelConfig:
     context: int = 1  # ranks that share the positions of each sequence
     sequence: bool = False  # sequence parallelism inside the tensor-parallel group
     recompute: Recompute = Recompute.none
+    optimizer_offload: bool = False  # Adam's state and the main parameters in host memory, updated there
     backend: Backend = Backend.auto
     collective_timeout_s: float = 1800.0
 

@@ -8,7 +8,7 @@ from seif_nemo.config.cluster import ClusterConfig
 from seif_nemo.config.data import DataConfig
 from seif_nemo.config.evolution import EvolutionConfig
 from seif_nemo.config.generation import GenerationConfig
-from seif_nemo.config.model import ModelConfig
+from seif_nemo.config.model import Dtype, ModelConfig
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.config.reward import RewardConfig
 from seif_nemo.config.roles import RolesConfig
@@ -37,6 +37,8 @@ class Config:
                 f"reward.answers_per_instruction={self.reward.answers_per_instruction} must be at least "
                 f"{kind.min_answers}"
             )
+        if self.parallel.optimizer_offload and self.model.dtype is Dtype.float32:
+            raise ValueError("parallel.optimizer_offload=true needs model.dtype=bfloat16: choose that, or false")
         buffer_tokens, limit = self.algorithm.overlong_buffer_tokens, self.generation.max_new_tokens
         if buffer_tokens > limit:
             raise ValueError(

@@ -163,7 +163,13 @@ def build_trainable(config: Config, topology: Topology, architecture: Architectu
         max_sequence_length=config.model.max_sequence_length,
         recompute=config.parallel.recompute,
     )
-    trainable = TrainableModel(modules, modules[0].config, config.algorithm.follower.optimizer, topology)
+    trainable = TrainableModel(
+        modules,
+        modules[0].config,
+        config.algorithm.follower.optimizer,
+        topology,
+        offload=config.parallel.optimizer_offload,
+    )
     load_hf_weights(trainable.modules, architecture, topology, Path(config.model.path))
     trainable.after_weights_changed()
     return trainable

@@ -24,6 +24,7 @@ from megatron.core.transformer.module import param_is_not_shared
 from torch import Tensor
 
 from seif_nemo.config.algorithm import OptimizerConfig
+from seif_nemo.models.offload import HostGradients, use_torch_adam
 from seif_nemo.parallel.topology import Topology
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -46,8 +47,14 @@ class TrainableModel:
         config: TransformerConfig,
         optimizer_config: OptimizerConfig,
         topology: Topology,
+        *,
+        offload: bool = False,
     ) -> None:
-        """Takes the chunks over: their parameters move into contiguous buffers. Collective."""
+        """Takes the chunks over: their parameters move into contiguous buffers. Collective.
+
+        `offload`: moments and main parameters stay in host memory and are updated there. Raises ValueError for float32
+        weights, which have no main parameters.
+        """
         config.finalize_model_grads_func = finalize_model_grads
         config.variable_seq_lengths = topology.pipeline > 1  # each micro-batch has its own length
         self.modules = list(modules)
@@ -64,6 +71,8 @@ class TrainableModel:
                 optimizer.data_parallel_group_gloo = optimizer.data_parallel_group
         self._max_grad_norm = optimizer_config.max_grad_norm
         self._weights_changed = False
+        self._state_device = torch.device("cpu") if offload else topology.device
+        self._offloaded = self._offload() if offload else None
         self._moments = [self._empty_like_shards() for _ in MOMENTS]
         self._main = self._empty_like_shards() if config.params_dtype != torch.float32 else None
         self.adopt_optimizer_state()
@@ -169,7 +178,11 @@ class TrainableModel:
         change nothing, neither weights nor moments nor the step count.
         """
         self._refresh_main()
-        found_inf = self.optimizer.prepare_grads()
+        found_inf = False
+        if self._offloaded is None:
+            found_inf = self.optimizer.prepare_grads()
+        else:
+            self._offloaded.collect()
         norm = float(self.optimizer.get_grad_norm())
         if found_inf or not math.isfinite(norm):
             return norm, False
@@ -177,6 +190,8 @@ class TrainableModel:
             parameters = optimizer.get_parameters()
             if parameters:
                 clip_grads.clip_grad_by_total_norm_fp32(parameters, max_norm=self._max_grad_norm, total_norm=norm)
+        if self._offloaded is not None:
+            self._offloaded.to_host()
         updated = self.optimizer.step_with_ready_grads()
         assert updated
         return norm, True
@@ -235,7 +250,15 @@ class TrainableModel:
 
     def _empty_like_shards(self) -> Tensor:
         numel = sum(parameter.numel() for _, parameter in self._shards())
-        return torch.zeros(numel, dtype=torch.float32, device=self.topology.device)
+        pinned = self._state_device != self.topology.device  # true never ran: no GPU yet
+        return torch.zeros(numel, dtype=torch.float32, device=self._state_device, pin_memory=pinned)
+
+    def _offload(self) -> HostGradients:
+        if self.config.params_dtype != torch.bfloat16:
+            raise ValueError("parallel.optimizer_offload=true needs model.dtype=bfloat16: choose that, or false")
+        assert isinstance(self.optimizer, ChainedOptimizer)
+        use_torch_adam(self.optimizer)
+        return HostGradients(self.optimizer)
 
     @torch.no_grad()
     def _refresh_main(self) -> None:

@@ -47,9 +47,9 @@ def apply_cpu_backend() -> None:
     _apply(CPU_PATCHES)
 
 
-def apply_torch_adam_fixes() -> None:
-    """Apply every patch of `ADAM_PATCHES` once, if megatron-core will use torch's Adam; else do nothing."""
-    if not _import("megatron.core.optimizer.distrib_optimizer").HAVE_APEX_OR_TE:
+def apply_torch_adam_fixes(*, always: bool) -> None:
+    """Apply every patch of `ADAM_PATCHES` once, if megatron-core takes torch's Adam of itself, or `always`."""
+    if always or not _import("megatron.core.optimizer.distrib_optimizer").HAVE_APEX_OR_TE:
         _apply(ADAM_PATCHES)
 
 
@@ -268,7 +268,8 @@ def _own_step_after_load(patch: Patch) -> None:
     def load_state_dict(self: Any, state_dict: Any) -> None:
         original(self, state_dict)
         for state in self.optimizer.state.values():
-            state["step"] = state["step"].detach().clone()
+            if "step" in state:  # beside Transformer Engine (never ran) megatron-core loads none
+                state["step"] = state["step"].detach().clone()
 
     setattr(cls, name, load_state_dict)
 

@@ -100,7 +100,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         torch.cuda.set_device(device)
     else:
         apply_cpu_backend()
-    apply_torch_adam_fixes()
+    apply_torch_adam_fixes(always=config.optimizer_offload)
     apply_checkpoint_fixes()
     dist.init_process_group(
         backend,

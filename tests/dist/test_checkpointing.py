@@ -36,6 +36,7 @@ class Layout:
     dtype: torch.dtype = torch.float32
     virtual: int = 1
     arch: Architecture = TINY
+    offload: bool = False
 
 
 PAIRS = {"tp2": Layout(tensor=2), "pp2": Layout(pipeline=2), "dp2": Layout(), "cp2": Layout(context=2)}
@@ -69,7 +70,7 @@ class Run:
         )
         modules = build_tiny(self.topology, layout.arch, layout.dtype)
         optimizer = OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, epsilon=1e-5)
-        self.trainable = TrainableModel(modules, modules[0].config, optimizer, self.topology)
+        self.trainable = TrainableModel(modules, modules[0].config, optimizer, self.topology, offload=layout.offload)
         self.trainable.after_weights_changed()
         self.actor = Actor(
             self.trainable,
@@ -263,7 +264,10 @@ def load_single(root: Path, digests: dict[str, str]) -> dict[str, Any]:
     return {
         name: load_and_continue(Layout(dtype=dtype), root, name, digests[name])
         for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items()
-    } | {"rest": rest_of_a_single_rank(root, digests["fp32"])}
+    } | {
+        "bf16 offloaded": load_and_continue(Layout(dtype=torch.bfloat16, offload=True), root, "bf16", digests["bf16"]),
+        "rest": rest_of_a_single_rank(root, digests["fp32"]),
+    }
 
 
 def rest_of_a_single_rank(root: Path, digest: str) -> list[str]:
@@ -311,8 +315,8 @@ def rest_of_a_single_rank(root: Path, digest: str) -> list[str]:
 def test_one_rank_continues_to_the_bit_and_survives_damage(root: Path) -> None:
     (saved,) = run_ranks(1, save_single, root)
     (loaded,) = run_ranks(1, load_single, root, {name: saved[name][2] for name in saved})
-    for name in saved:
-        for expected, actual in zip(saved[name][:2], loaded[name], strict=True):
+    for name in ("fp32", "bf16", "bf16 offloaded"):
+        for expected, actual in zip(saved[name.split()[0]][:2], loaded[name], strict=True):
             assert actual.bits == expected.bits, name
             assert (actual.step_count, actual.learning_rate) == (expected.step_count, 1e-3)
     truncated, flipped, missing, no_manifest, unexpected = loaded["rest"]

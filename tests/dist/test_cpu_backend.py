@@ -92,7 +92,7 @@ def _adam_without_and_with_fixes(path: Path) -> None:
     from seif_nemo.parallel import topology as topology_module
     from seif_nemo.parallel.cpu_backend import apply_torch_adam_fixes
 
-    topology_module.apply_torch_adam_fixes = lambda: None
+    topology_module.apply_torch_adam_fixes = lambda **_: None
     optimizer = _optimizer(path)
     parameter = next(iter(optimizer.model_param_group_index_map))
 
@@ -112,7 +112,7 @@ def _adam_without_and_with_fixes(path: Path) -> None:
     with torch.no_grad(), pytest.raises(KeyError, match="step"):
         optimizer._set_main_param_and_optimizer_states(parameter, moments)
 
-    apply_torch_adam_fixes()
+    apply_torch_adam_fixes(always=False)
     optimizer.load_state_dict(saved)
     steps = [state["step"] for state in optimizer.optimizer.state.values()]
     assert len({step.data_ptr() for step in steps}) == len(steps)

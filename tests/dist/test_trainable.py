@@ -32,10 +32,12 @@ class OnlyPad:
     pad_id = 0
 
 
-def build(dtype: torch.dtype) -> tuple[Topology, TrainableModel, Actor, NoEngine]:
-    topology = build_topology(ParallelConfig(), seed=0, threads=1, rendezvous_timeout_s=60)
+def build(
+    dtype: torch.dtype, *, tensor: int = 1, offload: bool = False
+) -> tuple[Topology, TrainableModel, Actor, NoEngine]:
+    topology = build_topology(ParallelConfig(tensor=tensor), seed=0, threads=1, rendezvous_timeout_s=60)
     modules = build_tiny(topology, dtype=dtype)
-    trainable = TrainableModel(modules, modules[0].config, OPTIMIZER, topology)
+    trainable = TrainableModel(modules, modules[0].config, OPTIMIZER, topology, offload=offload)
     engine: Any = NoEngine()
     tokenizer: Any = OnlyPad()
     actor = Actor(
@@ -232,6 +234,31 @@ def test_updates_below_the_resolution_of_bf16_add_up() -> None:
     assert (after_one == before).mean() > 0.9
     np.testing.assert_array_less(np.abs(after_all - (before - 40 * 1e-4)), resolution)
     assert (after_all < before).all()
+
+
+def with_and_without_offload(tensor: int) -> list[list[bytes]]:
+    """The bits of weights, moments and main parameters after two steps, a visit of other weights and a third step."""
+    runs: list[list[bytes]] = []
+    for offload in (False, True):
+        topology, trainable, actor, _ = build(torch.bfloat16, tensor=tensor, offload=offload)
+        learn(actor, 1)
+        weights = copies(trainable.weight_buffers())
+        write(trainable.weight_buffers(), [0.5 * weight for weight in weights])
+        trainable.after_weights_changed()
+        write(trainable.weight_buffers(), weights)
+        trainable.after_weights_changed()
+        stats = actor.train_step(samples(2), kl_coefficient=0.01, mini_batches=2, seed=2)
+        assert stats.grad_norm > OPTIMIZER.max_grad_norm
+        buffers = [*trainable.weight_buffers(), *trainable.moment_buffers(), torch.tensor([stats.grad_norm])]
+        runs.append([buffer.view(torch.uint8).numpy().tobytes() for buffer in buffers])
+        shutdown(topology)
+    return runs
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_an_offloaded_update_is_the_usual_one(tensor: int) -> None:
+    for usual, offloaded in run_ranks(2, with_and_without_offload, tensor):
+        assert offloaded == usual
 
 
 def load_optimizer_state() -> None:

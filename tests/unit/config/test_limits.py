@@ -8,10 +8,11 @@ from seif_nemo.config.cluster import ClusterConfig
 from seif_nemo.config.data import DataConfig
 from seif_nemo.config.evolution import EvolutionConfig
 from seif_nemo.config.generation import GenerationConfig
-from seif_nemo.config.model import ModelConfig
+from seif_nemo.config.model import Dtype, ModelConfig
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.config.reward import Judging, RewardConfig
 from seif_nemo.config.roles import RolesConfig
+from seif_nemo.config.root import Config
 from seif_nemo.config.run import RunConfig
 
 NAN = math.nan
@@ -115,6 +116,13 @@ LIMITS = [
     ("run.name", ["", ".", "..", "a/b"], ["a.b"]),
     ("run.threads_per_rank", [0], [1]),
 ]
+
+
+def test_float32_weights_cannot_be_offloaded():
+    offload = ParallelConfig(optimizer_offload=True)
+    with pytest.raises(ValueError, match=r"^parallel\.optimizer_offload=true needs model\.dtype=bfloat16"):
+        Config(parallel=offload, model=ModelConfig(path="m", dtype=Dtype.float32))
+    Config(parallel=offload, model=ModelConfig(path="m"))
 
 
 @pytest.mark.parametrize(("key", "wrong", "right"), LIMITS)
