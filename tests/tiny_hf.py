@@ -4,9 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
-CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+CONFIGS = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "mixtral": MixtralConfig,
+    "qwen3_moe": Qwen3MoeConfig,
+}
+EXPERTS = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True},
+}
 
 
 def make_tiny_hf(
@@ -41,7 +51,7 @@ def make_tiny_hf(
         sizes.pop("head_dim")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(CONFIGS[family](**(sizes | overrides)))
+        model = AutoModelForCausalLM.from_config(CONFIGS[family](**(sizes | EXPERTS.get(family, {}) | overrides)))
         for name, parameter in model.named_parameters():
             scale = 0.3 if parameter.dim() > 1 else 0.2
             torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=scale)

@@ -29,8 +29,10 @@ class Layout:
     pipeline: int
     data: int
     context: int
-    virtual: int = 1
-    pipeline_layout: tuple[int, ...] | None = None
+    virtual: int
+    pipeline_layout: tuple[int, ...] | None
+    expert: int
+    expert_tensor: int
 
 
 @dataclass(frozen=True, slots=True)

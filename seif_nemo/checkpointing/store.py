@@ -76,11 +76,18 @@ class CheckpointStore:
         self._on_main(lambda: self._take_over(root))
 
     def save(
-        self, trainable: TrainableModel, bank: Residents, path: Path, *, with_optimizer: bool | None = None
+        self,
+        trainable: TrainableModel,
+        bank: Residents,
+        path: Path,
+        *,
+        with_optimizer: bool | None = None,
+        write_beside: Callable[[Path], None] | None = None,
     ) -> SavedCheckpoint:
         """Save the resident role; replaces a checkpoint of the same name.
 
-        `with_optimizer` defaults to whether the resident is trained. Raises CheckpointError or OSError; what was there
+        `with_optimizer` defaults to whether the resident is trained. `write_beside` writes more files into a directory,
+        on the main rank: they become part of the checkpoint. Raises CheckpointError or OSError; what was there
         before is then still there.
         """
         role = bank.resident_name
@@ -90,6 +97,8 @@ class CheckpointStore:
         temporary = self._hidden(path, _TEMPORARY)
         self._on_main(lambda: temporary.mkdir(parents=True))
         self._writer.save(trainable, temporary, with_optimizer=with_optimizer)
+        if write_beside is not None:
+            self._on_main(lambda: write_beside(temporary))
         manifest = Manifest(
             role=str(role),
             origin=bank.origin(role),
@@ -185,12 +194,14 @@ class CheckpointStore:
     def _layout(self) -> Layout:
         topology = self._topology
         return Layout(
-            topology.tensor,
-            topology.pipeline,
-            topology.data,
-            topology.context,
-            topology.virtual,
-            topology.pipeline_layout,
+            tensor=topology.tensor,
+            pipeline=topology.pipeline,
+            data=topology.data,
+            context=topology.context,
+            virtual=topology.virtual,
+            pipeline_layout=topology.pipeline_layout,
+            expert=topology.expert,
+            expert_tensor=topology.expert_tensor,
         )
 
     def _hidden(self, path: Path, mark: str) -> Path:

@@ -1,5 +1,6 @@
 """`python -m seif_nemo evolve experiment=NAME key=value …`: run SEIF rounds from wherever the run directory stands."""
 
+import faulthandler
 import os
 import socket
 import sys
@@ -47,23 +48,26 @@ def _run(config: Config) -> int:
 
     quiet_known_warnings()
     # These take seconds to import, and a mistyped key must not cost seconds.
-    from seif_nemo.components.actor import NonFiniteGradientsError
     from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
+    from seif_nemo.components.skipping import NonFiniteGradientsError
     from seif_nemo.evolution.build import build_context, set_determinism
+    from seif_nemo.evolution.changed_files import ChangedFileError
+    from seif_nemo.evolution.rewarded import BadRewardError
     from seif_nemo.evolution.rounds import evolve
     from seif_nemo.evolution.run_directory import open_run
     from seif_nemo.evolution.stopping import StopRequestedError
     from seif_nemo.evolution.synthesis import GateKeptTooLittleError
-    from seif_nemo.evolution.training_phases import ChangedFileError
     from seif_nemo.observability.metrics import read_metrics
     from seif_nemo.observability.report import write_report
     from seif_nemo.observability.summary import round_table
     from seif_nemo.parallel.collectives import speaks_of_refusal
+    from seif_nemo.parallel.lost_ranks import naming_lost_ranks
     from seif_nemo.parallel.topology import build_topology, shutdown
 
     started = time.monotonic()
     set_up_logging(int(os.environ.get("RANK", "0")))
     set_determinism(config.run)
+    faulthandler.enable()  # NCCL's watchdog aborts the process: the stacks then say in which phase
     try:
         topology = build_topology(
             config.parallel,
@@ -74,8 +78,9 @@ def _run(config: Config) -> int:
     except ValueError as error:
         return _refuse(str(error))
     try:
-        paths, attempt = open_run(config, topology)
-        context = build_context(config, topology, paths, attempt=attempt)
+        with naming_lost_ranks(topology, lambda error: "the start of the run"):
+            paths, attempt = open_run(config, topology)
+            context = build_context(config, topology, paths, attempt=attempt)
     except ValueError as error:  # after this point a ValueError is a fault of ours
         if speaks_of_refusal(topology, wait_s=config.cluster.refusal_wait_s):
             where = "" if topology.is_main else f"rank {topology.rank} on {socket.gethostname()}: "
@@ -93,7 +98,7 @@ def _run(config: Config) -> int:
     except TooManyMissingVerdictsError as error:
         code = EXIT_JUDGE
         _say(f"seif_nemo: {error}")
-    except NonFiniteGradientsError as error:
+    except (NonFiniteGradientsError, BadRewardError) as error:
         code = EXIT_NOT_FINITE
         _say(f"seif_nemo: {error}")
     except ChangedFileError as error:

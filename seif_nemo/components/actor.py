@@ -9,9 +9,7 @@ Shape suffixes: T response tokens of a micro-batch, C those of them that this ra
 import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -24,6 +22,7 @@ from seif_nemo.algorithms.losses import TokenLosses, weighted_sum
 from seif_nemo.algorithms.ppo import clipped_losses
 from seif_nemo.components.batching import MicroBatch, Row, split_mini_batches
 from seif_nemo.components.passes import Passes
+from seif_nemo.components.skipping import SkipWatch
 from seif_nemo.config.algorithm import AlgorithmConfig, PolicyLoss
 from seif_nemo.data.packing import PackingPlan
 from seif_nemo.models.architecture import Architecture
@@ -31,18 +30,10 @@ from seif_nemo.models.head import output_weight
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.linear_logprobs import TokenScores, linear_logprobs
 from seif_nemo.parallel.topology import Topology
-from seif_nemo.protocols.engine import Engine
+from seif_nemo.protocols.engine import Engine, OnFinished
 from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.types.rollouts import GenerationRequest, LogProbs, Rollout, SamplingParams, TokenIds
 from seif_nemo.types.training import TrainSample, TrainStats
-
-
-class NonFiniteGradientsError(RuntimeError):
-    """Too many updates in a row had gradients that are not finite. `samples` are those of the last one."""
-
-    def __init__(self, message: str, samples: Sequence[TrainSample]) -> None:
-        super().__init__(message)
-        self.samples = tuple(samples)
 
 
 class Actor:
@@ -73,14 +64,19 @@ class Actor:
             trainable, topology, architecture, pad_id=tokenizer.pad_id, micro_batch_tokens=micro_batch_tokens
         )
         self._max_new_tokens = max_new_tokens
-        self._skipped_in_a_row = 0
+        self._watch = SkipWatch(algorithm.max_skipped_updates)
         self._temperature = temperature
 
     def generate(
-        self, requests: Sequence[GenerationRequest], sampling: SamplingParams, *, weight_version: str
+        self,
+        requests: Sequence[GenerationRequest],
+        sampling: SamplingParams,
+        *,
+        weight_version: str,
+        on_finished: OnFinished | None = None,
     ) -> list[Rollout]:
         """One rollout per request, in order (see `protocols/engine.py`)."""
-        return self._engine.generate(requests, sampling, weight_version=weight_version)
+        return self._engine.generate(requests, sampling, weight_version=weight_version, on_finished=on_finished)
 
     def logprobs(
         self, pairs: Sequence[tuple[TokenIds, TokenIds]], *, temperature: float | None = None
@@ -89,24 +85,7 @@ class Actor:
 
         At the rollouts' temperature unless another is given.
         """
-        rows = [Row(index, prompt, response) for index, (prompt, response) in enumerate(pairs)]
-        starts = np.concatenate([[0], np.cumsum([len(row.response_ids) for row in rows])]).astype(np.int64)
-        flat = torch.zeros(int(starts[-1]), dtype=torch.float32, device=self._topology.device)
-        batches = self._passes.micro_batches(rows, self._passes.plan(rows))
-        if batches:
-            with torch.no_grad():
-                parts = self._passes.run(batches, partial(self._score, temperature=temperature), forward_only=True)
-            if self._passes.is_reporter:
-                for batch, logprobs_T in zip(batches, parts, strict=True):
-                    offset = 0
-                    for row in batch.rows:
-                        length = len(row.response_ids)
-                        start = starts[row.index]
-                        flat[start : start + length] = logprobs_T[offset : offset + length]
-                        offset += length
-            dist.all_reduce(flat, group=self._topology.world_group)  # every entry comes from one rank: exact
-        whole = flat.cpu().numpy()
-        return [whole[start:end] for start, end in pairwise(starts)]
+        return self._passes.per_token(pairs, partial(self._score, temperature=temperature))
 
     def train_step(
         self, samples: Sequence[TrainSample], *, kl_coefficient: float, mini_batches: int, seed: int
@@ -125,6 +104,7 @@ class Actor:
         plans: list[PackingPlan] = []
         norms: list[float] = []
         update_norms: list[float] = []
+        aux_losses: list[float] = []
         num_tokens = num_skipped = 0
         used = 0.0
         for indices in split_mini_batches([sample.group for sample in samples], mini_batches, seed=seed):
@@ -137,18 +117,20 @@ class Actor:
             plan = self._passes.plan(batch_rows)
             plans.append(plan)
             batches = self._passes.micro_batches(batch_rows, plan)
+            num_positions = sum(row.num_positions for row in batch_rows)
             self._trainable.zero_gradients()
+            self._trainable.start_balancing(num_positions, num_micro_batches=len(batches))
             scale = self._passes.gradient_scale(batches)
             loss = partial(self._loss, kl_coefficient=kl_coefficient, denominator=denominator, scale=scale)
             parts = self._passes.run(batches, loss, forward_only=False)
             norm, updated = self._trainable.apply_gradients()
+            self._watch.saw(updated, [samples[index] for index in indices])
             if not updated:
                 num_skipped += 1
-                self._count_skipped([samples[index] for index in indices])
                 continue
-            self._skipped_in_a_row = 0
             norms.append(norm)
             update_norms.append(self._trainable.update_norm())
+            aux_losses.append(self._trainable.router_aux_loss(num_positions))
             used += denominator
             for part in parts:
                 totals += part[:4].double() * denominator
@@ -172,22 +154,13 @@ class Actor:
             num_micro_batches=sum(len(plan.ranks[0]) for plan in plans),
             packing_fill=sum(plan.fill for plan in plans) / len(plans) if plans else 1.0,
             packing_imbalance=max((plan.imbalance for plan in plans), default=0.0),
+            router_aux_loss=sum(aux_losses) / len(norms) if norms else 0.0,
         )
-
-    def _count_skipped(self, samples: Sequence[TrainSample]) -> None:
-        self._skipped_in_a_row += 1
-        limit = self._algorithm.max_skipped_updates
-        if self._skipped_in_a_row >= limit:
-            raise NonFiniteGradientsError(
-                f"{limit} updates in a row had gradients that are not finite (algorithm.max_skipped_updates={limit})",
-                samples,
-            )
 
     # Loss functions, see `passes.LossFunction`
 
-    def _score(self, batch: MicroBatch, hidden_CH: Tensor, *, temperature: float | None) -> tuple[Tensor, Tensor]:
-        logprobs_T = self._scores_of(batch, hidden_CH, temperature=temperature).logprobs_T
-        return logprobs_T.sum(), logprobs_T
+    def _score(self, batch: MicroBatch, hidden_CH: Tensor, *, temperature: float | None) -> Tensor:
+        return self._scores_of(batch, hidden_CH, temperature=temperature).logprobs_T
 
     def _loss(
         self, batch: MicroBatch, hidden_CH: Tensor, *, kl_coefficient: float, denominator: float, scale: int

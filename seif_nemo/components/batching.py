@@ -28,6 +28,8 @@ class Row:
     reference_logprobs: LogProbs | None = None
     advantages: LogProbs | None = None
     weights: LogProbs | None = None  # of the tokens in the policy loss; None: all 1
+    old_values: LogProbs | None = None  # these two for a critic only
+    returns: LogProbs | None = None
     token_weight: float = 1.0  # of all terms of the loss
 
     @property
@@ -79,6 +81,7 @@ class MicroBatch:
     rows: tuple[Row, ...]  # empty for a filler, which has one segment of padding and one token of weight 0
     input_ids_1S: Tensor
     position_ids_1S: Tensor  # inside the row
+    padding_1S: Tensor  # True where no row has a token
     boundaries_K: Tensor  # [segments + 1], int32: where the segments begin and end, over all context-parallel ranks
     longest: int  # segment
     selected_C: Tensor  # index into this rank's positions: where the token before each response token stands
@@ -88,6 +91,8 @@ class MicroBatch:
     old_logprobs_T: Tensor
     reference_logprobs_T: Tensor
     advantages_T: Tensor
+    old_values_T: Tensor
+    returns_T: Tensor
     rows_T: Tensor  # index into `rows` of each token
     mean_weights_T: Tensor  # `token_weight` of each token's row; 0 for a filler
     policy_weights_T: Tensor  # that times `weights`
@@ -119,7 +124,7 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, 
     rest = -sum(segments) % alignment.total or (0 if rows else alignment.total)
     if rest:
         segments.append(rest)
-    ids, positions, selected, places = [], [], [], []
+    ids, positions, padding, selected, places = [], [], [], [], []
     start = token = 0  # of the segment among this rank's positions; of the row among the response tokens
     for row, length in zip([*rows, *[None] * (len(segments) - len(rows))], segments, strict=True):
         own = alignment.local_positions(length)
@@ -134,6 +139,7 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, 
             token += len(row.response_ids)
         ids.append(whole[own])
         positions.append(own)
+        padding.append(own >= (0 if row is None else row.num_positions))
         start += len(own)
     if is_empty:
         selected, places = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
@@ -154,6 +160,7 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, 
         rows=tuple(rows),
         input_ids_1S=to_tensor(ids, torch.int64)[None],
         position_ids_1S=to_tensor(positions, torch.int64)[None],
+        padding_1S=to_tensor(padding, torch.bool)[None],
         boundaries_K=torch.tensor(np.cumsum([0, *segments]), dtype=torch.int32, device=device),
         longest=max(segments),
         selected_C=to_tensor(selected, torch.int64),
@@ -163,6 +170,8 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, 
         old_logprobs_T=or_default([row.old_logprobs for row in rows]),
         reference_logprobs_T=or_default([row.reference_logprobs for row in rows]),
         advantages_T=or_default([row.advantages for row in rows]),
+        old_values_T=or_default([row.old_values for row in rows]),
+        returns_T=or_default([row.returns for row in rows]),
         rows_T=per_token([float(b) for b in range(len(rows))], torch.int64),
         mean_weights_T=mean_weights_T,
         policy_weights_T=mean_weights_T * or_default([row.weights for row in rows], 1.0),

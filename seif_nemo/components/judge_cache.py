@@ -27,6 +27,10 @@ class VerdictCache:
         self._max_entries = max_entries
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether a verdict is kept; does not count as a use of it. From any thread."""
+        return key in self._verdicts
+
     def __len__(self) -> int:
         return len(self._verdicts)
 

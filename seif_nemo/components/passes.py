@@ -5,8 +5,12 @@ Shape suffixes: S positions of this rank, T response tokens of a micro-batch, C 
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import torch
+import torch.distributed as dist
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import (
@@ -23,15 +27,19 @@ from seif_nemo.models.flops import forward_flops
 from seif_nemo.models.head import hidden_instead_of_logits
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology
+from seif_nemo.types.rollouts import LogProbs, TokenIds
 
 # (micro-batch, hidden states before its response tokens [C, H]) -> (loss to differentiate, what to report)
 LossFunction = Callable[[MicroBatch, Tensor], tuple[Tensor, Tensor]]
+ScoreFunction = Callable[[MicroBatch, Tensor], Tensor]  # the same -> one number per response token [T]
 
 
 class Passes:
     """Runs Megatron's schedules over rows of any lengths.
 
     `micro_batch_tokens` bounds the tokens of a micro-batch, over all context-parallel ranks; a longer row is alone.
+    `whole_on_each_rank`: each tensor-parallel rank computes all of what its loss functions make of hidden states (a
+    value head), and not a share of it (the output projection).
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class Passes:
         *,
         pad_id: int,
         micro_batch_tokens: int,
+        whole_on_each_rank: bool = False,
     ) -> None:
         assert not trainable.config.calculate_per_token_loss, "gradient_scale assumes Megatron's default averaging"
         self._trainable = trainable
@@ -49,6 +58,7 @@ class Passes:
         self._architecture = architecture
         self._pad_id = pad_id
         self._budget = micro_batch_tokens
+        self._whole_on_each_rank = whole_on_each_rank
 
     @property
     def is_reporter(self) -> bool:
@@ -97,7 +107,11 @@ class Passes:
             batch = next(iterator)
             with hidden_instead_of_logits(model.module, partial(self._select, batch.selected_C)):
                 output = model(
-                    batch.input_ids_1S, batch.position_ids_1S, None, packed_seq_params=_packed_sequences(batch)
+                    batch.input_ids_1S,
+                    batch.position_ids_1S,
+                    None,
+                    packed_seq_params=_packed_sequences(batch),
+                    padding_mask=batch.padding_1S if self._trainable.balances_experts else None,
                 )
 
             def loss_function(hidden_1CH: Tensor, non_loss_data: bool = False) -> Any:
@@ -119,6 +133,32 @@ class Passes:
             collect_non_loss_data=forward_only,
         )
 
+    def per_token(self, pairs: Sequence[tuple[TokenIds, TokenIds]], score: ScoreFunction) -> list[LogProbs]:
+        """`score` for each response token of (prompt ids, response ids), fp32, the same on every rank. Collective."""
+        rows = [Row(index, prompt, response) for index, (prompt, response) in enumerate(pairs)]
+        starts = np.concatenate([[0], np.cumsum([len(row.response_ids) for row in rows])]).astype(np.int64)
+        flat = torch.zeros(int(starts[-1]), dtype=torch.float32, device=self._topology.device)
+        batches = self.micro_batches(rows, self.plan(rows))
+
+        def loss(batch: MicroBatch, hidden_CH: Tensor) -> tuple[Tensor, Tensor]:
+            scores_T = score(batch, hidden_CH)
+            return scores_T.sum(), scores_T
+
+        if batches:
+            with torch.no_grad():
+                parts = self.run(batches, loss, forward_only=True)
+            if self.is_reporter:
+                for batch, scores_T in zip(batches, parts, strict=True):
+                    offset = 0
+                    for row in batch.rows:
+                        length = len(row.response_ids)
+                        start = starts[row.index]
+                        flat[start : start + length] = scores_T[offset : offset + length]
+                        offset += length
+            dist.all_reduce(flat, group=self._topology.world_group)  # every entry comes from one rank: exact
+        whole = flat.cpu().numpy()
+        return [whole[start:end] for start, end in pairwise(starts)]
+
     def whole(self, batch: MicroBatch, values_C: Tensor) -> Tensor:
         """[T] on every context-parallel rank from what each has of it; the gradient goes back to where it came from."""
         if self._topology.context == 1:
@@ -129,12 +169,15 @@ class Passes:
     def _select(self, selected_C: Tensor, hidden_S1H: Tensor) -> Tensor:
         """The hidden states that predict response tokens, [C, 1, H]; the others cost no logits.
 
-        Each tensor-parallel rank's gradient of them is a part, which the backward of what comes first here sums up.
+        Each tensor-parallel rank's gradient of them is a part, which the backward of what comes first here sums up; or
+        it is all of it already.
         """
         topology = self._topology
         if topology.sequence:
-            hidden_S1H = gather_from_sequence_parallel_region(hidden_S1H, group=topology.tensor_group)
-        else:
+            hidden_S1H = gather_from_sequence_parallel_region(
+                hidden_S1H, tensor_parallel_output_grad=not self._whole_on_each_rank, group=topology.tensor_group
+            )
+        elif not self._whole_on_each_rank:
             hidden_S1H = copy_to_tensor_model_parallel_region(hidden_S1H, group=topology.tensor_group)
         return hidden_S1H.index_select(0, selected_C)
 

@@ -29,6 +29,11 @@ class OnMainRank:
     def identity(self) -> str:
         return self._identity
 
+    def ask_ahead(self, question: Question) -> None:
+        """See `protocols/judging.py`."""
+        if self._judge is not None:
+            self._judge.ask_ahead(question)
+
     def __call__(self, questions: Sequence[Question]) -> list[Verdict]:
         return on_main_rank(lambda: _present(self._judge)(questions), self._topology)
 

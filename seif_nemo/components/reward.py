@@ -3,19 +3,23 @@
 All are collective calls; rules are applied on every rank alike, so that every rank knows every score.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from seif_nemo.components.judge_cache import JudgeCounts, VerdictCache, ask_once
+from seif_nemo.components.head_start import HeadStart
+from seif_nemo.components.judge_cache import JudgeCounts, VerdictCache, ask_once, question_key
 from seif_nemo.components.missing_budget import check_missing
 from seif_nemo.components.resident_judge import ResidentJudge
 from seif_nemo.components.speaker import Speaker
 from seif_nemo.components.trust import sample_checkable, trust_values
 from seif_nemo.config.reward import Judging, RewardConfig
 from seif_nemo.config.roles import RolesConfig
-from seif_nemo.protocols.judging import Judge
+from seif_nemo.protocols.engine import OnFinished
+from seif_nemo.protocols.judging import Judge, RemoteJudge
 from seif_nemo.roles.filter import filter_messages, parse_filter_verdict
 from seif_nemo.roles.follower import follower_messages
-from seif_nemo.roles.judger import Judger
+from seif_nemo.roles.judger import Item, Judger, question_about, rule_verdicts
 from seif_nemo.roles.prompts import filter_template, follower_template, judger_template
 from seif_nemo.roles.reasoning import judged_text
 from seif_nemo.types.constraints import Instruction
@@ -24,14 +28,15 @@ from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import FinishReason, Rollout, SamplingParams
 from seif_nemo.types.verdicts import Score, Verdict
 
-Item = tuple[Instruction, str]  # with a response to it
-
 
 class Reward:
     """`answer_sampling` is how the frozen Follower answers; filter and judge decode greedily.
 
     `remote`, if given, judges in place of a resident. A `deterministic` resident judge forgets its verdicts before each
     call of `scores`: what is asked together would otherwise depend on what was asked before the last restart.
+
+    With `reward.overlap`, what needs no resident weights (rules, and questions to a remote judge) begins as soon as a
+    response is finished, on threads, and `scores` collects it. Verdicts and counts are those without it.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class Reward:
         answer_sampling: SamplingParams,
         run_seed: int,
         deterministic: bool,
-        remote: Judge | None = None,
+        remote: RemoteJudge | None = None,
     ) -> None:
         self._speaker = speaker
         self._config = config
@@ -57,6 +62,7 @@ class Reward:
         self._forgets = deterministic and remote is None
         self._cache = VerdictCache(config.judge_cache_entries)
         self._counts = JudgeCounts()
+        self._head_start: HeadStart | None = None  # of the next call of `scores`
         self._scored: list[tuple[Sequence[Item], list[Score]]] = []  # by rules and the evaluator, since the last drain
 
     def keep(self, instructions: Sequence[Instruction], *, seeds: Sequence[int]) -> list[bool | None]:
@@ -78,7 +84,54 @@ class Reward:
     def answers(self, instructions: Sequence[Instruction], *, seeds: Sequence[int]) -> list[Rollout]:
         """The frozen Follower's answer to each instruction."""
         chats = [follower_messages(self._follower_template, instruction) for instruction in instructions]
-        return self._speaker.speak(Resident.EVALUATOR, chats, seeds=seeds, sampling=self._answer_sampling)
+        return self._speaker.speak(
+            Resident.EVALUATOR,
+            chats,
+            seeds=seeds,
+            sampling=self._answer_sampling,
+            on_finished=self.head_start(instructions),
+        )
+
+    def head_start(self, instructions: Sequence[Instruction]) -> OnFinished | None:
+        """For `on_finished` of the call that answers these instructions: begins what the next `scores` will need.
+
+        None where `reward.overlap` is off.
+        """
+        self.abandon()
+        if not self._config.overlap:
+            return None
+        workers = min(self._config.overlap_workers, self._config.judge_concurrency)
+        head_start = self._head_start = HeadStart(self._prepare, workers=workers)
+
+        def on_finished(index: int, rollout: Rollout) -> None:
+            head_start.begin((instructions[index], judged_text(rollout.text)))
+
+        return on_finished
+
+    def scores_later(self, items: Sequence[Item]) -> Callable[[], list[Score]]:
+        """Begin with `scores` of these items; the call of what this returns ends it and is collective."""
+        if self._head_start is not None:
+            for item in _judged(items):
+                self._head_start.begin(item)
+        return partial(self.scores, items)
+
+    def abandon(self) -> None:
+        """Begin nothing more of what was begun ahead, and forget it."""
+        if self._head_start is not None:
+            self._head_start.abandon()
+            self._head_start = None
+
+    def _prepare(self, item: Item, stop: threading.Event) -> list[Verdict | None]:
+        """The rules' verdicts on an item; the remote judge is asked for the rest unless it is remembered."""
+        verdicts = rule_verdicts(item)
+        if self._remote is not None and self._config.judging is Judging.rules_then_model:
+            for place, verdict in enumerate(verdicts):
+                question = question_about(item, place)
+                if verdict is None and question_key(self._remote.identity, question) not in self._cache:
+                    if stop.is_set():
+                        break
+                    self._remote.ask_ahead(question)
+        return verdicts
 
     def scores(self, items: Sequence[Item], *, judge: Resident = Resident.EVALUATOR) -> list[Score]:
         """The Judger's verdicts on (instruction, response) pairs. `judge` says what no rule can, unless one is remote.
@@ -86,8 +139,10 @@ class Reward:
         Judged is a response's answer, not its reasoning, and as far as it goes if it ran out of tokens. Raises
         TooManyMissingVerdictsError.
         """
+        known = {} if self._head_start is None else self._head_start.finish()
+        self._head_start = None
         if self._config.judging is Judging.rules:
-            return Judger(mode=self._config.judging, ask=None).judge(_judged(items))
+            return Judger(mode=self._config.judging, ask=None).judge(_judged(items), known=known)
         if self._forgets:
             self._cache.clear()
 
@@ -102,7 +157,7 @@ class Reward:
             return [known[question] for question in questions]
 
         judged = _judged(items)
-        scores = Judger(mode=self._config.judging, ask=ask).judge(judged)
+        scores = Judger(mode=self._config.judging, ask=ask).judge(judged, known=known)
         if judge is Resident.EVALUATOR:
             self._scored.append((judged, scores))
         return scores

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from seif_nemo.components.actor import Actor
+from seif_nemo.protocols.engine import OnFinished
 from seif_nemo.protocols.tokenizer import Message, Tokenizer
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import GenerationRequest, Rollout, SamplingParams, TokenIds
@@ -27,9 +28,15 @@ class Speaker:
         return self._bank.digest(resident)
 
     def speak(
-        self, resident: Resident, chats: Sequence[Chat], *, seeds: Sequence[int], sampling: SamplingParams
+        self,
+        resident: Resident,
+        chats: Sequence[Chat],
+        *,
+        seeds: Sequence[int],
+        sampling: SamplingParams,
+        on_finished: OnFinished | None = None,
     ) -> list[Rollout]:
-        """One rollout per chat, in order; `seeds` has one entry per chat."""
+        """One rollout per chat, in order; `seeds` has one entry per chat. `on_finished`: see `protocols/engine.py`."""
         assert len(chats) == len(seeds), f"{len(chats)} chats, {len(seeds)} seeds"
         if not chats:
             return []
@@ -37,7 +44,8 @@ class Speaker:
             GenerationRequest(self._tokenizer.encode_chat(chat), seed) for chat, seed in zip(chats, seeds, strict=True)
         ]
         with self._bank.resident(resident):
-            return self._actor.generate(requests, sampling, weight_version=self._bank.version_of(resident))
+            version = self._bank.version_of(resident)
+            return self._actor.generate(requests, sampling, weight_version=version, on_finished=on_finished)
 
     def speak_fitting(
         self, resident: Resident, chats: Sequence[Chat], *, seeds: Sequence[int], sampling: SamplingParams

@@ -1,8 +1,9 @@
 """Group `algorithm`: GRPO and its optimizer, one set for each trained role. Defaults are the paper's."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from typing import Any
 
 
 class Reference(Enum):
@@ -20,6 +21,7 @@ class Advantage(Enum):
     rloo = "rloo"  # against the mean of the others
     reinforce_pp = "reinforce_pp"  # over the whole batch
     reinforce_pp_baseline = "reinforce_pp_baseline"  # inside the group, then over the whole batch
+    gae = "gae"  # against a critic's values, then over the whole batch
 
 
 class PolicyLoss(Enum):
@@ -117,7 +119,7 @@ class RoleTrainingConfig:
     kl_reference: Reference = Reference.phase_start
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
-    def check(self, path: str) -> None:
+    def check(self, path: str, *, min_group_size: int) -> None:
         """Raises ValueError for values that can only be mistakes. `path` is the key of this group."""
         if not self.epochs or min(self.epochs) < 0:
             raise ValueError(f"{path}.epochs={self.epochs} must be a list of numbers ≥ 0, one for each round")
@@ -127,8 +129,9 @@ class RoleTrainingConfig:
             )
         if self.prompts_per_step < 1:
             raise ValueError(f"{path}.prompts_per_step={self.prompts_per_step} must be at least 1")
-        if self.group_size < 2:
-            raise ValueError(f"{path}.group_size={self.group_size} must be at least 2: an advantage needs a group")
+        if self.group_size < min_group_size:
+            why = ": an advantage without a critic needs a group" if min_group_size > 1 else ""
+            raise ValueError(f"{path}.group_size={self.group_size} must be at least {min_group_size}{why}")
         if not 1 <= self.mini_batches <= self.prompts_per_step:
             raise ValueError(
                 f"{path}.mini_batches={self.mini_batches} must be between 1 and "
@@ -168,6 +171,50 @@ class InstructorRewardConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class CriticConfig:
+    """PPO's value model, one for each trained role; for `advantage: gae` only."""
+
+    gamma: float = 1.0  # discount per token
+    gae_lambda: float = 0.95
+    value_clip: float = 0.2  # how far an update may move a value before its gradient stops; inf: as far as it likes
+    warmup_steps: int = 0  # the first of each role's phase in round 1, in which the critic learns and the policy waits
+    epochs: int = 1  # passes over the responses of a step
+    mini_batches: int = 4  # optimizer updates per pass
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-5))
+
+    def check(self, path: str) -> None:
+        """Raises ValueError for values that can only be mistakes. `path` is the key of this group."""
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"{path}.gamma={self.gamma} must be in [0, 1]")
+        if not 0 <= self.gae_lambda <= 1:
+            raise ValueError(f"{path}.gae_lambda={self.gae_lambda} must be in [0, 1]")
+        if not self.value_clip > 0:
+            raise ValueError(f"{path}.value_clip={self.value_clip} must be positive (inf: never clip)")
+        if self.warmup_steps < 0:
+            raise ValueError(f"{path}.warmup_steps={self.warmup_steps} must be at least 0")
+        if self.epochs < 1:
+            raise ValueError(f"{path}.epochs={self.epochs} must be at least 1")
+        if self.mini_batches < 1:
+            raise ValueError(f"{path}.mini_batches={self.mini_batches} must be at least 1")
+        self.optimizer.check(f"{path}.optimizer")
+
+
+@dataclass(kw_only=True, slots=True)
+class AdaptiveKlConfig:
+    """Steers the KL to a target by its coefficient, from `kl_coefficient` on in each phase; see adaptive_kl.py."""
+
+    target: float | None = None  # of train/kl, in nats per token; null: the coefficient stays
+    horizon: float = 10_000.0  # responses in which the coefficient changes by a fifth at most
+
+    def check(self, path: str) -> None:
+        """Raises ValueError for values that can only be mistakes. `path` is the key of this group."""
+        if self.target is not None and not 0 < self.target < math.inf:
+            raise ValueError(f"{path}.target={self.target} must be positive or null (off)")
+        if not 0 < self.horizon < math.inf:
+            raise ValueError(f"{path}.horizon={self.horizon} must be positive")
+
+
+@dataclass(kw_only=True, slots=True)
 class AlgorithmConfig:
     advantage: Advantage = Advantage.grpo
     policy_loss: PolicyLoss = PolicyLoss.clip
@@ -177,6 +224,7 @@ class AlgorithmConfig:
     entropy_coefficient: float = 0.0  # of a bonus for the entropy of the policy
     correction: Correction = Correction.none
     correction_bound: float = 2.0  # weights above it are cut, or masked above it and below 1 / it
+    max_staleness: int = 0  # 1: sample a step before the update of the step before it; needs a correction
     overlong_buffer_tokens: int = 0  # DAPO: answers this near to max_new_tokens lose reward, up to 1; 0: off
     max_skipped_updates: int = 10  # in a row, because gradients are not finite; then the run stops and keeps the batch
     dynamic_sampling_draws: int = 1  # DAPO: times that a step draws prompts until enough have unequal rewards; 1: off
@@ -185,6 +233,8 @@ class AlgorithmConfig:
     dual_clip: float = 3.0  # bound on ratio × advantage for negative advantages
     micro_batch_tokens: int | None = None  # packed into a micro-batch; null: model.max_sequence_length
     replay_share: float = 0.0  # share of the Follower's prompts drawn from earlier rounds' q.parquet
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    adaptive_kl: AdaptiveKlConfig = field(default_factory=AdaptiveKlConfig)
     instructor_reward: InstructorRewardConfig = field(default_factory=InstructorRewardConfig)
     instructor: RoleTrainingConfig = field(default_factory=RoleTrainingConfig)
     follower: RoleTrainingConfig = field(default_factory=lambda: RoleTrainingConfig(epochs=[3, 1, 1]))
@@ -202,6 +252,13 @@ class AlgorithmConfig:
             raise ValueError(f"algorithm.entropy_coefficient={self.entropy_coefficient} must be at least 0")
         if not self.correction_bound >= 1:
             raise ValueError(f"algorithm.correction_bound={self.correction_bound} must be at least 1")
+        if self.max_staleness not in (0, 1):
+            raise ValueError(f"algorithm.max_staleness={self.max_staleness} must be 0 (off) or 1")
+        if self.max_staleness and self.correction is Correction.none:
+            raise ValueError(
+                "algorithm.max_staleness=1 learns from rollouts of older weights, which algorithm.correction=none does "
+                "not correct for: choose algorithm.correction=token_cut, or algorithm.max_staleness=0"
+            )
         if self.overlong_buffer_tokens < 0:
             raise ValueError(f"algorithm.overlong_buffer_tokens={self.overlong_buffer_tokens} must be at least 0 (off)")
         if self.max_skipped_updates < 1:
@@ -209,5 +266,56 @@ class AlgorithmConfig:
         if self.dynamic_sampling_draws < 1:
             raise ValueError(f"algorithm.dynamic_sampling_draws={self.dynamic_sampling_draws} must be at least 1 (off)")
         self.instructor_reward.check("algorithm.instructor_reward")
-        self.instructor.check("algorithm.instructor")
-        self.follower.check("algorithm.follower")
+        min_group_size = 1 if self.advantage is Advantage.gae else 2
+        self.instructor.check("algorithm.instructor", min_group_size=min_group_size)
+        self.follower.check("algorithm.follower", min_group_size=min_group_size)
+        self.critic.check("algorithm.critic")
+        self.adaptive_kl.check("algorithm.adaptive_kl")
+        if self.advantage is not Advantage.gae:
+            _refuse_changed(
+                "algorithm.critic",
+                self.critic,
+                CriticConfig(),
+                f"algorithm.advantage={self.advantage.name}: choose gae",
+            )
+        if self.adaptive_kl.target is None:
+            _refuse_changed(
+                "algorithm.adaptive_kl",
+                self.adaptive_kl,
+                AdaptiveKlConfig(),
+                "algorithm.adaptive_kl.target=null: choose a target",
+            )
+        for name, role in (("algorithm.instructor", self.instructor), ("algorithm.follower", self.follower)):
+            self._check_role(name, role)
+
+    def _check_role(self, path: str, role: RoleTrainingConfig) -> None:
+        critic, horizon = self.critic, self.adaptive_kl.horizon
+        if self.advantage is Advantage.gae and critic.mini_batches > role.prompts_per_step:
+            raise ValueError(
+                f"algorithm.critic.mini_batches={critic.mini_batches} must be at most "
+                f"{path}.prompts_per_step={role.prompts_per_step}"
+            )
+        if role.max_steps is not None and critic.warmup_steps >= role.max_steps:
+            raise ValueError(
+                f"algorithm.critic.warmup_steps={critic.warmup_steps} must be less than "
+                f"{path}.max_steps={role.max_steps}, or nothing is left for the policy"
+            )
+        if self.adaptive_kl.target is None:
+            return
+        if role.kl_coefficient == 0:
+            raise ValueError(f"{path}.kl_coefficient=0 stays 0: algorithm.adaptive_kl.target needs a value to start at")
+        if horizon < role.prompts_per_step * role.group_size:
+            raise ValueError(
+                f"algorithm.adaptive_kl.horizon={horizon} must be at least the responses of a step, "
+                f"{path}.prompts_per_step={role.prompts_per_step} times group_size={role.group_size}"
+            )
+
+
+def _refuse_changed(path: str, group: Any, default: Any, why: str) -> None:
+    """Raises ValueError for the first key of a group without effect that is not at its default."""
+    for each in fields(default):
+        value, usual = getattr(group, each.name), getattr(default, each.name)
+        if is_dataclass(usual):
+            _refuse_changed(f"{path}.{each.name}", value, usual, why)
+        elif value != usual:
+            raise ValueError(f"{path}.{each.name}={value} has no effect with {why}")

@@ -27,15 +27,22 @@ class ParallelConfig:
     pipeline_layout: list[int] | None = None  # layers of each stage (or chunk, as a token passes them); null: equal
     context: int = 1  # ranks that share the positions of each sequence
     sequence: bool = False  # sequence parallelism inside the tensor-parallel group
+    expert: int = 1  # ranks that share out the experts of a mixture-of-experts model
+    expert_tensor: int | None = None  # tensor parallelism inside each expert; null: as `tensor`
     recompute: Recompute = Recompute.none
     optimizer_offload: bool = False  # Adam's state and the main parameters in host memory, updated there
     backend: Backend = Backend.auto
     collective_timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        for key in ("tensor", "pipeline", "virtual_pipeline", "context"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"parallel.{key}={getattr(self, key)} must be at least 1")
+        for key in ("tensor", "pipeline", "virtual_pipeline", "context", "expert", "expert_tensor"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"parallel.{key}={value} must be at least 1")
+        if self.expert == 1 and self.expert_tensor not in (None, self.tensor):
+            raise ValueError(
+                f"parallel.expert_tensor={self.expert_tensor} needs parallel.expert of at least 2: choose null"
+            )
         if self.virtual_pipeline > 1 and self.pipeline == 1:
             raise ValueError(
                 f"parallel.virtual_pipeline={self.virtual_pipeline} needs parallel.pipeline of at least 2: choose 1"

@@ -60,9 +60,10 @@ def token_advantages(
     """Advantages of all tokens. `lengths` are the responses' numbers of tokens.
 
     `penalties` (KL terms times their coefficient, per token; None of a response without a reward) are taken off the
-    rewards: for REINFORCE++ token by token, for advantages per response as a sum.
+    rewards: for REINFORCE++ token by token, for advantages per response as a sum. With a critic this only says which
+    responses are learned from: the advantages are those of a critic that expects nothing (ppo.py has the others).
     """
-    batch_wide = algorithm.advantage in (Advantage.reinforce_pp, Advantage.reinforce_pp_baseline)
+    batch_wide = algorithm.advantage in (Advantage.reinforce_pp, Advantage.reinforce_pp_baseline, Advantage.gae)
     if penalties is not None and not batch_wide:
         rewards = [
             None if reward is None or penalty is None else reward - float(penalty.sum(dtype=np.float64))
@@ -92,7 +93,7 @@ def _penalty(penalties: Sequence[LogProbs | None] | None, index: int, length: in
 
 
 def _scores(kind: Advantage, rewards: Sequence[float | None], groups: Sequence[int]) -> GroupAdvantages:
-    if kind is not Advantage.reinforce_pp:
+    if kind not in (Advantage.reinforce_pp, Advantage.gae):
         return group_advantages(rewards, groups, _FORMULAS[kind])
     known = {group for reward, group in zip(rewards, groups, strict=True) if reward is not None}
     # Every response with a reward is learned from: what it is compared with is the whole batch.

@@ -10,10 +10,11 @@ import torch
 
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
+from seif_nemo.components.critic import Critic
 from seif_nemo.components.remote_judge import connect_remote_judge
 from seif_nemo.components.reward import Reward
 from seif_nemo.components.speaker import Speaker
-from seif_nemo.config.algorithm import Reference
+from seif_nemo.config.algorithm import Advantage, Reference
 from seif_nemo.config.model import Dtype
 from seif_nemo.config.reward import Judging
 from seif_nemo.config.root import Config
@@ -35,12 +36,13 @@ from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.builder import build_gpt
 from seif_nemo.models.tokenizer import load_tokenizer
 from seif_nemo.models.trainable import TrainableModel
+from seif_nemo.observability.memory import peak_memory
 from seif_nemo.observability.metrics import MetricsWriter, read_metrics
 from seif_nemo.observability.progress import Progress
 from seif_nemo.observability.timers import Timers
 from seif_nemo.parallel.collectives import any_rank
 from seif_nemo.parallel.topology import Topology
-from seif_nemo.protocols.judging import Judge
+from seif_nemo.protocols.judging import RemoteJudge
 from seif_nemo.protocols.tokenizer import Message, Tokenizer
 from seif_nemo.roles.follower import compose_prompt, follower_messages
 from seif_nemo.roles.instructor import instructor_messages
@@ -52,6 +54,8 @@ from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.hf import load_hf_weights
 
 _DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
+_CRITICS = (Resident.INSTRUCTOR_CRITIC, Resident.FOLLOWER_CRITIC)
+_TRAINED = (Resident.INSTRUCTOR, Resident.FOLLOWER, *_CRITICS)
 _logger = logging.getLogger(__name__)
 
 
@@ -87,9 +91,8 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         max_sequence_length=config.model.max_sequence_length,
         weight_version=lambda: bank.version,
     )
-    for resident in Resident:
-        if resident is not Resident.BASE or needs_base(config):
-            bank.add(resident, trained=resident in (Resident.INSTRUCTOR, Resident.FOLLOWER))
+    for resident in residents_of(config):
+        bank.add(resident, trained=resident in _TRAINED)
     actor = Actor(
         trainable,
         engine,
@@ -97,7 +100,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         topology,
         config.algorithm,
         architecture,
-        micro_batch_tokens=config.algorithm.micro_batch_tokens or config.model.max_sequence_length,
+        micro_batch_tokens=micro_batch_tokens(config),
         max_new_tokens=config.generation.max_new_tokens,
         temperature=config.generation.temperature,
     )
@@ -122,6 +125,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         tokenizer=tokenizer,
         bank=bank,
         actor=actor,
+        critic=build_critic(config, trainable, tokenizer, topology, architecture),
         speaker=speaker,
         reward=reward,
         gate=gate,
@@ -129,12 +133,33 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         checkpoints=CheckpointStore(paths.root, topology, check_fence=ledger.check_fence),
         metrics=metrics,
         progress=build_progress(settings, material, paths) if topology.is_main else None,
-        timers=Timers(),
+        timers=Timers(memory=peak_memory(topology.device)),
         stop=StopRequest(lambda flag: any_rank(flag, topology)),
     )
 
 
-def build_reward(config: Config, settings: Settings, speaker: Speaker, remote_judge: Judge | None) -> Reward:
+def micro_batch_tokens(config: Config) -> int:
+    return config.algorithm.micro_batch_tokens or config.model.max_sequence_length
+
+
+def build_critic(
+    config: Config, trainable: TrainableModel, tokenizer: Tokenizer, topology: Topology, architecture: Architecture
+) -> Critic | None:
+    """What values the responses, where the algorithm asks for it."""
+    if config.algorithm.advantage is not Advantage.gae:
+        return None
+    return Critic(
+        trainable,
+        topology,
+        architecture,
+        pad_id=tokenizer.pad_id,
+        micro_batch_tokens=micro_batch_tokens(config),
+        value_clip=config.algorithm.critic.value_clip,
+        max_skipped_updates=config.algorithm.max_skipped_updates,
+    )
+
+
+def build_reward(config: Config, settings: Settings, speaker: Speaker, remote_judge: RemoteJudge | None) -> Reward:
     return Reward(
         speaker,
         config=config.reward,
@@ -144,6 +169,16 @@ def build_reward(config: Config, settings: Settings, speaker: Speaker, remote_ju
         deterministic=config.run.deterministic,
         remote=remote_judge,
     )
+
+
+def residents_of(config: Config) -> list[Resident]:
+    """Those that this run needs, in the order in which they get their copy of the base model."""
+    with_critic = config.algorithm.advantage is Advantage.gae
+    return [
+        resident
+        for resident in Resident
+        if (with_critic or resident not in _CRITICS) and (resident is not Resident.BASE or needs_base(config))
+    ]
 
 
 def needs_base(config: Config) -> bool:
@@ -162,6 +197,8 @@ def build_trainable(config: Config, topology: Topology, architecture: Architectu
         dtype=dtype,
         max_sequence_length=config.model.max_sequence_length,
         recompute=config.parallel.recompute,
+        router_aux_loss_coefficient=config.model.router_aux_loss_coefficient,
+        with_value_head=config.algorithm.advantage is Advantage.gae,
     )
     trainable = TrainableModel(
         modules,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
+from seif_nemo.components.critic import Critic
 from seif_nemo.components.reward import Reward
 from seif_nemo.components.speaker import Speaker
 from seif_nemo.data.streams import derive_seed
@@ -21,6 +22,7 @@ from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.observability.metrics import MetricsWriter
 from seif_nemo.observability.progress import Progress
 from seif_nemo.observability.timers import Timers
+from seif_nemo.parallel.collectives import max_over_ranks
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.types.records import Phase, StepMetrics, UnitKey
@@ -39,6 +41,7 @@ class Context:
     tokenizer: Tokenizer
     bank: RoleBank
     actor: Actor
+    critic: Critic | None  # for advantages by GAE
     speaker: Speaker
     reward: Reward
     gate: Gate
@@ -88,6 +91,14 @@ class Context:
             self.progress.update(metrics)
         if record:
             self.stop.raise_if_asked()
+
+    def measured(self) -> dict[str, float]:
+        """Seconds on this rank and memory of the rank that had most, by part of the unit. Collective; starts anew."""
+        seconds, peaks = self.timers.drain(), self.timers.drain_peaks()
+        # A rank that cannot measure says nothing, and all ranks open the same timers.
+        highest = max_over_ranks([peaks.get(name, 0.0) for name in sorted(seconds)], self.topology)
+        memory = {f"memory_gib/{name}": peak for name, peak in zip(sorted(seconds), highest, strict=True) if peak}
+        return {f"time_s/{name}": value for name, value in seconds.items()} | memory
 
     def replan(self, round: int, phase: Phase, num_steps: int) -> None:
         """Tell the progress line how many steps a phase has, now that it is known."""

@@ -33,7 +33,7 @@ def evaluate(context: Context, round: int) -> None:
         context.finish(UnitKey(round, Phase.EVALUATION, 0), about_data, digests=inputs)
         return
     context.replan(round, Phase.EVALUATION, 1)
-    context.timers.drain()
+    context.timers.reset()
     evolution = context.settings.evolution
     instructions = [prompt for prompt in prompts for _ in range(evolution.evaluation_samples)]
     # The same random numbers in every round: differences between rounds are then the weights' alone.
@@ -43,6 +43,7 @@ def evaluate(context: Context, round: int) -> None:
             [follower_messages(context.material.follower_template, instruction) for instruction in instructions],
             seeds=[context.seed("evaluation", "sample", index) for index in range(len(instructions))],
             sampling=SamplingParams(context.settings.generation.max_new_tokens, evolution.evaluation_temperature),
+            on_finished=context.reward.head_start(instructions),
         )
         scores = context.reward.scores(
             [(instruction, rollout.text) for instruction, rollout in zip(instructions, rollouts, strict=True)],
@@ -58,7 +59,7 @@ def evaluate(context: Context, round: int) -> None:
             ],
         )
     values = about_data | evaluation_values(instructions, rollouts, scores) | context.reward.judge_values()
-    values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
+    values |= context.measured()
     context.finish(UnitKey(round, Phase.EVALUATION, 0), values, digests=inputs)
 
 
@@ -111,7 +112,7 @@ def probe(context: Context, round: int, phase: Phase) -> None:
     if context.ledger.is_done(round, phase):
         return
     context.replan(round, phase, 1)
-    context.timers.drain()
+    context.timers.reset()
     label = ("probe", round)  # not the phase: before and after draw the same random numbers
     seeds = context.material.probe_seeds
     templates = [
@@ -144,7 +145,7 @@ def probe(context: Context, round: int, phase: Phase) -> None:
                 )
             ],
         )
-    values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
+    values |= context.measured()
     context.finish(UnitKey(round, phase, 0), values, digests={})
 
 

@@ -2,40 +2,37 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from seif_nemo.components.actor import NonFiniteGradientsError
-from seif_nemo.config.algorithm import Reference
+from seif_nemo.checkpointing.store import SavedCheckpoint
+from seif_nemo.components.skipping import NonFiniteGradientsError
+from seif_nemo.config.algorithm import Advantage, Reference
 from seif_nemo.data.files import append_jsonl, write_jsonl
 from seif_nemo.evolution.advantages import correction_weights, kl_penalties, shaped_reward, token_advantages
+from seif_nemo.evolution.anatomy import length_values, peak_of, speed_values, work_values
 from seif_nemo.evolution.context import Context
-from seif_nemo.evolution.mismatch import check_mismatch
+from seif_nemo.evolution.kl_control import kl_coefficient
+from seif_nemo.evolution.mismatch import check_mismatch, effective_share, staleness_values
+from seif_nemo.evolution.ppo import begin_critic_phase, critic_of, learn_values, policy_waits, token_rewards
+from seif_nemo.evolution.rewarded import RewardedRollout, Sampled, StepSampler, check_rewards
+from seif_nemo.evolution.upcoming import UPCOMING, resume_upcoming, write_upcoming
 from seif_nemo.protocols.engine import StaleWeightsError
 from seif_nemo.types.records import Phase, UnitKey
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import LogProbs, Rollout
-from seif_nemo.types.training import TrainSample
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RewardedRollout:
-    """A rollout with its reward (None = missing) and the group whose mean it is compared with."""
-
-    rollout: Rollout
-    group: int
-    reward: float | None
-    note: dict[str, str | None]  # for samples.jsonl
-
-
-# (step, draw) -> rollouts and metrics. Draws after the first are of other prompts, with groups numbered from 0 again.
-StepSampler = Callable[[int, int], tuple[list[RewardedRollout], dict[str, float]]]
+from seif_nemo.types.training import TrainSample, ValueSample
 
 
 def run_training_phase(context: Context, round: int, phase: Phase, total_steps: int, sample: StepSampler) -> None:
-    """Run what is left of a training phase. `sample` must depend on its arguments and the weights alone."""
+    """Run what is left of a training phase. `sample` must depend on its arguments and the weights alone.
+
+    With `algorithm.max_staleness=1` each step but the first learns from rollouts of the weights before the last update:
+    they are made before it, so that what needs no device (rules, a remote judge) can work on them during it.
+    """
     first = context.ledger.next_step(round, phase)
     context.replan(round, phase, total_steps)
     if first >= total_steps:
@@ -46,49 +43,68 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
     context.trainable.configure(training.optimizer)
     if first == 0 and training.optimizer.reset_each_phase:
         context.trainable.reset_optimizer()
+    if first == 0:
+        begin_critic_phase(context, phase)
+    upcoming = resume_upcoming(context, round, phase, first)
     for step in range(first, total_steps):
-        context.timers.drain()
+        context.timers.reset()
         with context.timers("total"):
-            rewarded, values = sample_step(context, phase, step, sample)
-            context.trainable.set_learning_rate(training.optimizer.learning_rate_at(step, total_steps))
-            values |= learn(context, round, phase, step, rewarded)
+            is_fresh = upcoming is None
+            rewarded, values = sample_step(context, phase, step, sample)() if upcoming is None else upcoming
+            looks_ahead = context.settings.algorithm.max_staleness > 0 and step + 1 < total_steps
+            following = sample_step(context, phase, step + 1, sample) if looks_ahead else None
+            with keeping_a_bad_batch(context, round, phase, step):
+                values |= learn(context, UnitKey(round, phase, step), total_steps, rewarded)
+            upcoming = None if following is None else following()
             is_due = (step + 1) % context.settings.checkpoint.every_steps == 0 or step + 1 == total_steps
             is_due = context.stop.is_asked() or is_due  # a stop on request loses nothing
             with context.timers("save"):
-                checkpoint = save(context, round, phase, step) if is_due else None
-        values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
+                checkpoint = save(context, round, phase, step, upcoming) if is_due else None
+        generated = [*(rewarded if is_fresh else ()), *(() if upcoming is None else upcoming[0])]
+        values |= context.measured()
         log_samples(context, round, phase, step, rewarded)
         context.finish(
             UnitKey(round, phase, step),
-            values | throughput(values, rewarded),
-            digests={role.value: context.bank.digest(role)},
-            checkpoint=checkpoint,
+            values
+            | length_values(rewarded)
+            | speed_values(
+                values, generated, num_devices=context.topology.world_size, peak_tflop_per_s=peak_of(context)
+            ),
+            digests=digests(context, role) | ({} if checkpoint is None else file_digests(checkpoint)),
+            checkpoint=None if checkpoint is None else checkpoint.path,
             record=checkpoint is not None,
         )
         if checkpoint is not None:
-            context.checkpoints.prune(checkpoint.parent, keep=context.settings.checkpoint.keep)
+            prune(context, checkpoint.path)
 
 
-def sample_step(
-    context: Context, phase: Phase, step: int, sample: StepSampler
-) -> tuple[list[RewardedRollout], dict[str, float]]:
+def sample_step(context: Context, phase: Phase, step: int, sample: StepSampler) -> Callable[[], Sampled]:
+    """What gives the rollouts of a step. With dynamic sampling they are rewarded already when it returns."""
+    first = sample(step, 0)
+    if context.settings.algorithm.dynamic_sampling_draws == 1:
+        return first
+    sampled = draw_more(context, phase, step, sample, first())
+    return lambda: sampled
+
+
+def draw_more(context: Context, phase: Phase, step: int, sample: StepSampler, first: Sampled) -> Sampled:
     """The rollouts of a step; more are drawn while too few prompts have answers of unequal rewards.
 
     DAPO's dynamic sampling (arXiv 2503.14476, section 3.2), with a bound: `algorithm.dynamic_sampling_draws`. Of a
     later draw only the groups that are missing are kept.
     """
-    rewarded, values = sample(step, 0)
+    rewarded, values = first
     wanted = context.settings.training(phase).prompts_per_step
     missing = wanted - len(groups_with_signal(context, rewarded))
     for draw in range(1, context.settings.algorithm.dynamic_sampling_draws):
         if missing <= 0:
             break
-        more, others = sample(step, draw)
+        more, others = sample(step, draw)()
         values |= {f"draw_{draw}/{name}": value for name, value in others.items()}
         taken = groups_with_signal(context, more)[:missing]
         values[f"draw_{draw}/groups_left_out"] = float(len({item.group for item in more}) - len(taken))
-        first = 1 + max(item.group for item in rewarded)
-        numbers = {group: first + place for place, group in enumerate(taken)}
+        next_group = 1 + max(item.group for item in rewarded)
+        numbers = {group: next_group + place for place, group in enumerate(taken)}
         rewarded += [replace(item, group=numbers[item.group]) for item in more if item.group in numbers]
         missing -= len(taken)
     return rewarded, values
@@ -103,13 +119,13 @@ def groups_with_signal(context: Context, rewarded: Sequence[RewardedRollout]) ->
     return list(dict.fromkeys(used))
 
 
-def learn(
-    context: Context, round: int, phase: Phase, step: int, rewarded: Sequence[RewardedRollout]
-) -> dict[str, float]:
-    """Advantages, log-probs under the policy and (by weight swap) the reference, one step on the resident role."""
-    training = context.settings.training(phase)
+def learn(context: Context, key: UnitKey, total_steps: int, rewarded: Sequence[RewardedRollout]) -> dict[str, float]:
+    """Advantages, log-probs under the policy and (by weight swap) the reference, one step on the resident role.
+
+    With a critic the advantages are against its values, and it makes its own step first.
+    """
     algorithm = context.settings.algorithm
-    context.bank.switch(context.role(phase))
+    context.bank.switch(context.role(key.phase))
     rewards = shaped_rewards(context, rewarded)
     rollouts = [item.rollout for item in rewarded]
     groups = [item.group for item in rewarded]
@@ -126,15 +142,14 @@ def learn(
         used = [index for index, advantages in enumerate(found.advantages) if advantages is not None]
     if not used:
         return values
-    for rollout in rollouts:
-        if rollout.weight_version != context.bank.version:
-            raise StaleWeightsError(f"a rollout of {rollout.weight_version} came to {context.bank.version}")
-    old, reference, mismatch = score(context, phase, [rollouts[index] for index in used])
-    values |= mismatch
+    check_versions(context, rollouts)
+    old, reference, mismatch = score(context, key.phase, [rollouts[index] for index in used])
+    coefficient = kl_coefficient(context, key)
+    values |= mismatch | {"train/kl_coefficient": coefficient}
+    penalties: list[LogProbs | None] = [None] * len(rollouts)
     if algorithm.kl_in_reward:
-        penalties: list[LogProbs | None] = [None] * len(rollouts)
         for place, index in enumerate(used):
-            penalties[index] = kl_penalties(algorithm, training.kl_coefficient, old[place], reference[place])
+            penalties[index] = kl_penalties(algorithm, coefficient, old[place], reference[place])
         found = token_advantages(algorithm, rewards, groups, lengths, penalties=penalties)
     samples = [
         TrainSample(
@@ -149,33 +164,61 @@ def learn(
         for place, index in enumerate(used)
         if (advantages := found.advantages[index]) is not None
     ]
-    values |= correction_values(samples)
-    with context.timers("train"), keeping_a_bad_batch(context, round, phase, step):
+    if algorithm.advantage is Advantage.gae:
+        token_level = [token_rewards(rewards[index], penalties[index], lengths[index]) for index in used]
+        samples, critic = learn_values(context, key, total_steps, samples, token_level)
+        values |= critic
+        if policy_waits(context, key):
+            return values
+    updated = update_policy(context, key, total_steps, samples, num_groups=found.num_used, coefficient=coefficient)
+    return values | updated
+
+
+def update_policy(
+    context: Context,
+    key: UnitKey,
+    total_steps: int,
+    samples: Sequence[TrainSample],
+    *,
+    num_groups: int,
+    coefficient: float,
+) -> dict[str, float]:
+    """One train step of the resident role."""
+    training = context.settings.training(key.phase)
+    context.trainable.configure(training.optimizer)
+    context.trainable.set_learning_rate(training.optimizer.learning_rate_at(key.step, total_steps))
+    with context.timers("train"):
         stats = context.actor.train_step(
             samples,
-            kl_coefficient=0.0 if algorithm.kl_in_reward else training.kl_coefficient,
+            kl_coefficient=0.0 if context.settings.algorithm.kl_in_reward else coefficient,
             # As many groups per update whatever is left of the step: small updates would be noisy ones.
-            mini_batches=-(-found.num_used * training.mini_batches // training.prompts_per_step),
-            seed=context.seed("round", round, phase.value, step, "shuffle"),
+            mini_batches=-(-num_groups * training.mini_batches // training.prompts_per_step),
+            seed=context.seed("round", key.round, key.phase.value, key.step, "shuffle"),
         )
     context.bank.mark_updated()
-    return values | {
-        "train/loss": stats.loss,
-        "train/policy_loss": stats.policy_loss,
-        "train/kl": stats.kl,
-        "train/entropy": stats.entropy,
-        "train/clip_fraction": stats.clip_fraction,
-        "train/ratio_max": stats.ratio_max,
-        "train/grad_norm": stats.grad_norm,
-        "train/update_norm": stats.update_norm,
-        "train/lr": stats.learning_rate,
-        "train/num_tokens": float(stats.num_tokens),
-        "train/num_updates": float(stats.num_updates),
-        "train/num_skipped_updates": float(stats.num_skipped_updates),
-        "packing/micro_batches": float(stats.num_micro_batches),
-        "packing/fill": stats.packing_fill,
-        "packing/imbalance": stats.packing_imbalance,
-    }
+    return (
+        correction_values(samples)
+        | work_values(context.architecture, samples)
+        | {
+            "train/loss": stats.loss,
+            "train/policy_loss": stats.policy_loss,
+            "train/kl": stats.kl,
+            "train/entropy": stats.entropy,
+            "train/clip_fraction": stats.clip_fraction,
+            "train/ratio_max": stats.ratio_max,
+            "train/grad_norm": stats.grad_norm,
+            "train/update_norm": stats.update_norm,
+            "train/lr": stats.learning_rate,
+            "train/num_samples": float(stats.num_samples),
+            "train/num_tokens": float(stats.num_tokens),
+            "train/num_updates": float(stats.num_updates),
+            "train/num_skipped_updates": float(stats.num_skipped_updates),
+            "packing/micro_batches": float(stats.num_micro_batches),
+            "packing/fill": stats.packing_fill,
+            "packing/imbalance": stats.packing_imbalance,
+            **({"train/router_aux_loss": stats.router_aux_loss} if context.trainable.config.moe_aux_loss_coeff else {}),
+        }
+    )
 
 
 @contextmanager
@@ -191,18 +234,10 @@ def keeping_a_bad_batch(context: Context, round: int, phase: Phase, step: int) -
         raise NonFiniteGradientsError(message, error.samples) from None
 
 
-def sample_row(sample: TrainSample) -> dict[str, object]:
+def sample_row(sample: TrainSample | ValueSample) -> dict[str, object]:
     """All of a sample, in JSON; what is not finite is NaN or Infinity, as Python's reader takes it."""
-    arrays = {
-        "prompt_ids": sample.prompt_ids,
-        "response_ids": sample.response_ids,
-        "old_logprobs": sample.old_logprobs,
-        "reference_logprobs": sample.reference_logprobs,
-        "advantages": sample.advantages,
-        "weights": sample.weights,
-    }
-    row: dict[str, object] = {name: None if array is None else array.tolist() for name, array in arrays.items()}
-    return row | {"group": sample.group}
+    found = {each.name: getattr(sample, each.name) for each in fields(sample)}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
 
 
 def correction_values(samples: Sequence[TrainSample]) -> dict[str, float]:
@@ -211,11 +246,18 @@ def correction_values(samples: Sequence[TrainSample]) -> dict[str, float]:
     if not weights:
         return {}
     joined = np.concatenate(weights)
-    return {"correction/masked_share": float(np.mean(joined == 0)), "correction/mean_weight": float(np.mean(joined))}
+    if not len(joined):
+        return {}
+    return {
+        "correction/masked_share": float(np.mean(joined == 0)),
+        "correction/mean_weight": float(np.mean(joined)),
+        "correction/ess": effective_share(joined),
+    }
 
 
 def shaped_rewards(context: Context, rewarded: Sequence[RewardedRollout]) -> list[float | None]:
-    """Rewards with what `algorithm` adds for the length of an answer."""
+    """Rewards with what `algorithm` adds for the length of an answer. Raises BadRewardError."""
+    check_rewards(rewarded)
     limit = context.settings.generation.max_new_tokens
     algorithm = context.settings.algorithm
     return [
@@ -231,9 +273,25 @@ def score(
     pairs = [(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts]
     with context.timers("reference"):
         old = context.actor.logprobs(pairs)
-        values = check_mismatch(old, [rollout.logprobs for rollout in rollouts], context.settings.generation)
+        values = lag_values(context, rollouts, old)
         with context.bank.resident(reference_of(context.role(phase), training.kl_reference)):
             return old, context.actor.logprobs(pairs), values
+
+
+def lag_values(context: Context, rollouts: Sequence[Rollout], old: Sequence[LogProbs]) -> dict[str, float]:
+    """How far the engine's log-probs were from the policy's as it is: the kernels' doing, or also an update's between.
+
+    Only rollouts of these weights say something about the engine.
+    """
+    fresh = [index for index, rollout in enumerate(rollouts) if rollout.weight_version == context.bank.version]
+    stale = sorted({*range(len(rollouts))} - {*fresh})
+    values: dict[str, float] = {}
+    if fresh:
+        generate = [rollouts[index].logprobs for index in fresh]
+        values |= check_mismatch([old[index] for index in fresh], generate, context.settings.generation)
+    if stale:
+        values |= staleness_values([old[index] for index in stale], [rollouts[index].logprobs for index in stale])
+    return values
 
 
 def reference_of(role: Resident, choice: Reference) -> Resident:
@@ -243,25 +301,54 @@ def reference_of(role: Resident, choice: Reference) -> Resident:
     return Resident.REFERENCE if role is Resident.INSTRUCTOR else Resident.EVALUATOR
 
 
-def save(context: Context, round: int, phase: Phase, step: int) -> Path:
-    """Checkpoint the role in training. Collective."""
+def check_versions(context: Context, rollouts: Sequence[Rollout]) -> None:
+    """Raises StaleWeightsError for a rollout of other weights than these, or with staleness those one update ago."""
+    accepted = [context.bank.version]
+    if context.settings.algorithm.max_staleness:
+        accepted.append(context.bank.version_before)
+    for rollout in rollouts:
+        if rollout.weight_version not in accepted:
+            raise StaleWeightsError(
+                f"a rollout of {rollout.weight_version} came to {context.bank.version} "
+                f"(algorithm.max_staleness={context.settings.algorithm.max_staleness})"
+            )
+
+
+def save(context: Context, round: int, phase: Phase, step: int, upcoming: Sampled | None) -> SavedCheckpoint:
+    """Checkpoint the role in training and its critic, with what the next step learns from if that is made already.
+
+    All of it counts once the ledger names it. Collective.
+    """
     path = context.paths.checkpoint(round, phase, step)
-    context.checkpoints.save(context.trainable, context.bank, path)
-    return path
+    if (critic := critic_of(context, context.role(phase))) is not None:
+        with context.bank.resident(critic):
+            context.checkpoints.save(context.trainable, context.bank, context.paths.critic_checkpoint(path))
+    beside = None if upcoming is None else partial(write_upcoming, sampled=upcoming)
+    return context.checkpoints.save(context.trainable, context.bank, path, write_beside=beside)
+
+
+def file_digests(checkpoint: SavedCheckpoint) -> dict[str, str]:
+    """Of the files of a checkpoint that are no part of the model, for the ledger."""
+    return {record.name: record.digest for record in checkpoint.manifest.files if record.name == UPCOMING}
+
+
+def digests(context: Context, role: Resident) -> dict[str, str]:
+    """Of the weights of a role and of its critic, for the ledger. Collective."""
+    critic = critic_of(context, role)
+    return {name.value: context.bank.digest(name) for name in (role, critic) if name is not None}
+
+
+def prune(context: Context, checkpoint: Path) -> None:
+    """Remove the checkpoints that a new one makes superfluous. Collective."""
+    for path in (checkpoint, context.paths.critic_checkpoint(checkpoint)):
+        if path is checkpoint or context.critic is not None:
+            context.checkpoints.prune(path.parent, keep=context.settings.checkpoint.keep)
 
 
 def reward_values(rewarded: Sequence[RewardedRollout]) -> dict[str, float]:
     known = [item.reward for item in rewarded if item.reward is not None]
     values = {"reward/missing": float(len(rewarded) - len(known))}
     return values | ({"reward/mean": float(np.mean(known))} if known else {})
-
-
-def throughput(values: dict[str, float], rewarded: Sequence[RewardedRollout]) -> dict[str, float]:
-    tokens = sum(item.rollout.num_response_tokens for item in rewarded)
-    return {
-        "generate/mean_tokens": tokens / len(rewarded),
-        "generate/tokens_per_s": tokens / max(values["time_s/generate"], 1e-9),
-    }
 
 
 def log_samples(context: Context, round: int, phase: Phase, step: int, rewarded: Sequence[RewardedRollout]) -> None:

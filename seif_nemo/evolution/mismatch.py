@@ -4,7 +4,9 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from seif_nemo.algorithms.kl import MAX_LOG_RATIO
 from seif_nemo.config.generation import GenerationConfig
 from seif_nemo.types.rollouts import LogProbs
 
@@ -20,9 +22,12 @@ def check_mismatch(
 ) -> dict[str, float]:
     """`mismatch/ratio` = mean exp|Δ| and `mismatch/k3` = mean(exp Δ − 1 − Δ) with Δ = train − generate log-prob.
 
-    Both are 1 and 0 for an exact engine. Raises MismatchError above `generation.max_mismatch`.
+    Both are 1 and 0 for an exact engine. Nothing of responses without tokens. Raises MismatchError above
+    `generation.max_mismatch`.
     """
     delta = np.concatenate(train).astype(np.float64) - np.concatenate(generate).astype(np.float64)
+    if not len(delta):
+        return {}
     ratio = float(np.exp(np.abs(delta)).mean())
     k3 = float((np.exp(delta) - 1 - delta).mean())
     if not ratio <= config.max_mismatch:
@@ -33,3 +38,21 @@ def check_mismatch(
     if ratio > config.warn_mismatch:
         _logger.warning("train/generate mismatch %.3f is above %.3f", ratio, config.warn_mismatch)
     return {"mismatch/ratio": ratio, "mismatch/k3": k3}
+
+
+def staleness_values(train: Sequence[LogProbs], generate: Sequence[LogProbs]) -> dict[str, float]:
+    """What an update between sampling and learning did: `staleness/mean_abs_delta` = mean |Δ| per token, and
+    `staleness/ess` = the share of tokens that the uncut importance weights exp Δ leave in effect.
+    """
+    delta = np.concatenate(train).astype(np.float64) - np.concatenate(generate).astype(np.float64)
+    if not len(delta):
+        return {}
+    weights = np.exp(np.clip(delta, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+    return {"staleness/mean_abs_delta": float(np.abs(delta).mean()), "staleness/ess": effective_share(weights)}
+
+
+def effective_share(weights: NDArray[np.floating]) -> float:
+    """Kish's effective sample size over the number of samples: (Σw)² / (n Σw²); 1 for equal weights, 0 for none."""
+    whole = weights.astype(np.float64)
+    squares = float((whole**2).sum())
+    return float(whole.sum()) ** 2 / (len(whole) * squares) if squares else 0.0

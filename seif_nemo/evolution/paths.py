@@ -6,6 +6,10 @@ from pathlib import Path
 from seif_nemo.types.records import Phase
 
 
+class ChangedFileError(RuntimeError):
+    """A file of the run is not what the run wrote."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunPaths:
     root: Path
@@ -44,6 +48,10 @@ class RunPaths:
 
     def checkpoint(self, round: int, phase: Phase, step: int) -> Path:
         return self.round(round) / phase.value / f"step-{step:04d}"
+
+    def critic_checkpoint(self, checkpoint: Path) -> Path:
+        """That of the critic of the same step."""
+        return checkpoint.parent / "critic" / checkpoint.name
 
     def step_samples(self, round: int, phase: Phase) -> Path:
         return self.round(round) / phase.value / "samples.jsonl"

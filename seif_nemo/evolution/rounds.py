@@ -16,11 +16,31 @@ from seif_nemo.evolution.export import export_follower
 from seif_nemo.evolution.residents import begin_round
 from seif_nemo.evolution.synthesis import synthesise
 from seif_nemo.evolution.training_phases import train_follower, train_instructor
+from seif_nemo.observability.timers import during
+from seif_nemo.parallel.lost_ranks import naming_lost_ranks
 from seif_nemo.types.records import Phase
 
 
 def evolve(context: Context) -> None:
     """Run all rounds that the configuration asks for, from where the ledger stands."""
+    with naming_lost_ranks(context.topology, lambda error: where(context, error)):
+        try:
+            _evolve(context)
+        finally:
+            context.reward.abandon()  # nothing is asked after an error or an interrupt
+
+
+def where(context: Context, error: BaseException) -> str:
+    """In which part of which unit of work an error came."""
+    last = next(reversed(list(context.ledger)), None)
+    part = during(error) or "no timed part"
+    if last is None:
+        return f"{part}, before the first unit was finished"
+    key = last.key
+    return f"{part}, after round {key.round} {key.phase.value} step {key.step}"
+
+
+def _evolve(context: Context) -> None:
     evaluate(context, round=0)
     for round in range(1, context.settings.evolution.rounds + 1):
         if context.ledger.is_done(round, Phase.EVALUATION):

@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     "reward.min_questions_for_budget",
     "reward.judge_endpoint",  # the same judge may be served elsewhere
     "reward.judge_key_variable",
+    "reward.overlap",
     "reward.judge_timeout_s",
     "reward.judge_concurrency",
     "reward.judge_attempts",
@@ -100,7 +101,8 @@ def provenance(topology: Topology) -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "layout": f"tensor {topology.tensor} x context {topology.context} x pipeline {topology.pipeline} "
-        f"x data {topology.data}",
+        f"x data {topology.data}"
+        + (f", expert {topology.expert} x {topology.expert_tensor}" if topology.expert > 1 else ""),
         "sequence_parallel": str(topology.sequence).lower(),
         "device": topology.device.type,
         "revision": _revision(),

@@ -3,7 +3,7 @@
 The frozen evaluator's answers are drawn once; solvability, the Instructor's reward and the probes read the same ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seif_nemo.evolution.context import Context
@@ -29,6 +29,13 @@ def sift(context: Context, outputs: Sequence[InstructorOutput], *, answers: int,
 
     `label` names the random streams. An answer shows an instruction solvable if it is finished and satisfies all.
     """
+    return sift_later(context, outputs, answers=answers, label=label)()
+
+
+def sift_later(
+    context: Context, outputs: Sequence[InstructorOutput], *, answers: int, label: Sequence[str | int]
+) -> Callable[[], Sifted]:
+    """As `sift`, up to the answers; the call of what this returns waits for their verdicts and is collective too."""
     decisions = context.gate.sift(
         outputs, seeds=[context.seed(*label, "filter", index) for index in range(len(outputs))]
     )
@@ -43,18 +50,22 @@ def sift(context: Context, outputs: Sequence[InstructorOutput], *, answers: int,
     rates: list[list[float | None]] = [[] for _ in outputs]
     trials: list[list[bool | None]] = [[] for _ in outputs]
     if not asked:
-        return Sifted(decisions, answered, rates, trials, [])
+        return lambda: Sifted(decisions, answered, rates, trials, [])
     rollouts = context.reward.answers(
         [instruction for _, instruction, _ in asked],
         seeds=[context.seed(*label, "answer", index, answer) for index, _, answer in asked],
     )
-    scores = context.reward.scores(
+    scores = context.reward.scores_later(
         [(instruction, rollout.text) for (_, instruction, _), rollout in zip(asked, rollouts, strict=True)]
     )
-    for (index, _, _), rollout, score in zip(asked, rollouts, scores, strict=True):
-        rates[index].append(score.follow_rate)
-        trials[index].append(satisfies_all(rollout, score))
-    return Sifted(refuse_unsolvable(decisions, trials, samples=samples), answered, rates, trials, rollouts)
+
+    def finish() -> Sifted:
+        for (index, _, _), rollout, score in zip(asked, rollouts, scores(), strict=True):
+            rates[index].append(score.follow_rate)
+            trials[index].append(satisfies_all(rollout, score))
+        return Sifted(refuse_unsolvable(decisions, trials, samples=samples), answered, rates, trials, rollouts)
+
+    return finish
 
 
 def satisfies_all(rollout: Rollout, score: Score) -> bool | None:

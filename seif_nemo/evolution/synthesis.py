@@ -14,12 +14,13 @@ from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.data.files import write_jsonl
 from seif_nemo.data.store import write_instructions as write_kept
 from seif_nemo.data.store import write_rejected
+from seif_nemo.evolution.changed_files import ChangedFileError
 from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.diversity import common_shares, distinct_template_share
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions, has_rule_conflict
 from seif_nemo.evolution.sifting import sift, unfinished_share
-from seif_nemo.evolution.training_phases import ChangedFileError, write_instructions
+from seif_nemo.evolution.training_phases import write_instructions
 from seif_nemo.parallel.digest import digest_file, join_digests, odd_rank
 from seif_nemo.roles.instructor import draw_template
 from seif_nemo.types.constraints import Instruction
@@ -46,14 +47,14 @@ def synthesise(context: Context, round: int) -> None:
     total = -(-len(tasks) // batch)
     context.replan(round, Phase.SYNTHESIS, total)
     for step in range(context.ledger.next_step(round, Phase.SYNTHESIS), total):
-        context.timers.drain()
+        context.timers.reset()
         with context.timers("total"):
             values = synthesise_batch(context, round, step, tasks[step * batch : (step + 1) * batch])
             digests: dict[str, str] = {}
             if step + 1 == total:
                 merged = merge_parts(context, round, total)
                 values, digests = values | merged.values, merged.digests
-        values |= {f"time_s/{name}": seconds for name, seconds in context.timers.drain().items()}
+        values |= context.measured()
         context.finish(UnitKey(round, Phase.SYNTHESIS, step), values, digests=digests)
 
 

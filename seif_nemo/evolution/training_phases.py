@@ -1,21 +1,19 @@
 """The two training phases: what a step of each samples and how it is rewarded. The learning itself is `grpo.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from seif_nemo.config.algorithm import InstructorRewardConfig
 from seif_nemo.data.sampler import PhaseSampler, Pick
 from seif_nemo.data.store import read_instructions
+from seif_nemo.evolution.changed_files import ChangedFileError, all_see
 from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.diversity import common_shares
 from seif_nemo.evolution.gate import GateDecision, InstructorOutput, count_decisions
-from seif_nemo.evolution.grpo import RewardedRollout, run_training_phase
-from seif_nemo.evolution.sifting import sift, unfinished_share
-from seif_nemo.parallel.collectives import any_rank
-from seif_nemo.parallel.digest import digest_file
-from seif_nemo.parallel.topology import Topology
+from seif_nemo.evolution.grpo import run_training_phase
+from seif_nemo.evolution.rewarded import RewardedRollout, Sampled
+from seif_nemo.evolution.sifting import sift_later, unfinished_share
 from seif_nemo.roles.follower import follower_messages, follower_reward
 from seif_nemo.roles.instructor import draw_template, instructor_messages, instructor_reward, with_diversity
 from seif_nemo.roles.prompts import InstructorTemplate
@@ -25,16 +23,12 @@ from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import FinishReason, Rollout
 
 
-class ChangedFileError(RuntimeError):
-    """A file of the run is not what the run wrote."""
-
-
 def train_instructor(context: Context, round: int) -> None:
     """Train the Instructor on the seeds; it is paid for what the frozen evaluator fails at."""
     seeds = context.material.seeds
     sampler = phase_sampler(context, round, Phase.INSTRUCTOR, num_items=len(seeds))
 
-    def sample(step: int, draw: int) -> tuple[list[RewardedRollout], dict[str, float]]:
+    def sample(step: int, draw: int) -> Callable[[], Sampled]:
         chosen = [seeds[pick.index] for pick in draw_picks(context, sampler, step, draw)]
         return instructor_rollouts(context, round, step, chosen, draw=draw)
 
@@ -54,7 +48,7 @@ def train_follower(context: Context, round: int) -> None:
         replay_share=context.settings.algorithm.replay_share,
     )
 
-    def sample(step: int, draw: int) -> tuple[list[RewardedRollout], dict[str, float]]:
+    def sample(step: int, draw: int) -> Callable[[], Sampled]:
         picks = draw_picks(context, sampler, step, draw)
         rows = [earlier[pick.index] if pick.replayed else current[pick.index] for pick in picks]
         instructions = [Instruction(row.seed_question, row.constraints, row.prompt) for row in rows]
@@ -71,11 +65,6 @@ def read_kept(context: Context, round: int) -> list[KeptInstruction]:
     if not all_see(path, entry.digests[path.name], context.topology):
         raise ChangedFileError(f"{path} is not the file that the synthesis of round {round} wrote: put that one back")
     return list(read_instructions(path, CODEC))
-
-
-def all_see(path: Path, digest: str, topology: Topology) -> bool:
-    """Whether the file of this digest is at `path` for every rank: a node may see less of a shared disk."""
-    return not any_rank(not path.is_file() or digest_file(path) != digest, topology)
 
 
 def phase_sampler(
@@ -113,8 +102,11 @@ def draw_label(draw: int) -> tuple[str | int, ...]:
 
 def instructor_rollouts(
     context: Context, round: int, step: int, seeds: Sequence[SeedQuestion], *, draw: int = 0
-) -> tuple[list[RewardedRollout], dict[str, float]]:
-    """`group_size` Instructor outputs per seed, gated, answered by the frozen evaluator, judged, rewarded."""
+) -> Callable[[], Sampled]:
+    """`group_size` Instructor outputs per seed, gated, answered by the frozen evaluator, judged, rewarded.
+
+    The judging is waited for, and the rewards made, by the call of what this returns. Both are collective.
+    """
     group_size = context.settings.algorithm.instructor.group_size
     label = ("round", round, "instructor", step, *draw_label(draw))
     templates = [
@@ -129,32 +121,38 @@ def instructor_rollouts(
             label=label,
         )
     with context.timers("answer"):
-        sifted = sift(context, outputs, answers=context.settings.reward.answers_per_instruction, label=label)
-        judge_values = context.reward.judge_values(meter_seed=context.seed(*label, "meter"))
-    priced = price_instructions(
-        sifted.decisions,
-        sifted.follow_rates,
-        config=context.settings.algorithm.instructor_reward,
-        answers=context.settings.reward.answers_per_instruction,
-    )
-    rewarded = [
-        RewardedRollout(
-            rollout,
-            group=index // group_size,
-            reward=priced.rewards[index],
-            note={
-                "seed_question": outputs[index].seed_question,
-                "template": outputs[index].template.name,
-                "response": rollout.text,
-                "reason": None if decision.reason is None else str(decision.reason),
-            },
+        sifting = sift_later(context, outputs, answers=context.settings.reward.answers_per_instruction, label=label)
+
+    def reward() -> Sampled:
+        with context.timers("answer"):
+            sifted = sifting()
+            judge_values = context.reward.judge_values(meter_seed=context.seed(*label, "meter"))
+        priced = price_instructions(
+            sifted.decisions,
+            sifted.follow_rates,
+            config=context.settings.algorithm.instructor_reward,
+            answers=context.settings.reward.answers_per_instruction,
         )
-        for index, (rollout, decision) in enumerate(zip(rollouts, sifted.decisions, strict=True))
-    ]
-    values = count_decisions(sifted.decisions) | {"generate/unfinished": unfinished_share(rollouts)}
-    if sifted.answers:
-        values["answers/unfinished"] = unfinished_share(sifted.answers)
-    return rewarded, values | priced.values | judge_values
+        rewarded = [
+            RewardedRollout(
+                rollout,
+                group=index // group_size,
+                reward=priced.rewards[index],
+                note={
+                    "seed_question": outputs[index].seed_question,
+                    "template": outputs[index].template.name,
+                    "response": rollout.text,
+                    "reason": None if decision.reason is None else str(decision.reason),
+                },
+            )
+            for index, (rollout, decision) in enumerate(zip(rollouts, sifted.decisions, strict=True))
+        ]
+        values = count_decisions(sifted.decisions) | {"generate/unfinished": unfinished_share(rollouts)}
+        if sifted.answers:
+            values["answers/unfinished"] = unfinished_share(sifted.answers)
+        return rewarded, values | priced.values | judge_values
+
+    return reward
 
 
 def write_instructions(
@@ -227,8 +225,11 @@ def price_instructions(
 
 def follower_rollouts(
     context: Context, round: int, step: int, instructions: Sequence[Instruction], *, draw: int = 0
-) -> tuple[list[RewardedRollout], dict[str, float]]:
-    """`group_size` answers per instruction by the Follower as it is now, judged and rewarded."""
+) -> Callable[[], Sampled]:
+    """`group_size` answers per instruction by the Follower as it is now, judged and rewarded.
+
+    The judging is waited for, and the rewards made, by the call of what this returns. Both are collective.
+    """
     group_size = context.settings.algorithm.follower.group_size
     label = ("round", round, "follower", step, *draw_label(draw))
     repeated = [instruction for instruction in instructions for _ in range(group_size)]
@@ -238,25 +239,31 @@ def follower_rollouts(
             [follower_messages(context.material.follower_template, instruction) for instruction in repeated],
             seeds=[context.seed(*label, "sample", index) for index in range(len(repeated))],
             sampling=context.settings.rollout_sampling(),
+            on_finished=context.reward.head_start(repeated),
         )
-    with context.timers("answer"):
-        scores = context.reward.scores(
-            [(instruction, rollout.text) for instruction, rollout in zip(repeated, rollouts, strict=True)]
-        )
-        judge_values = context.reward.judge_values(meter_seed=context.seed(*label, "meter"))
-    accepted = [context.settings.reward.accepts_format(rollout.text) for rollout in rollouts]
-    rewarded = [
-        RewardedRollout(
-            rollout,
-            group=index // group_size,
-            reward=follower_reward(
-                scores[index], finished=rollout.finish_reason is FinishReason.STOP, format_ok=accepted[index]
-            ),
-            note={"prompt": repeated[index].prompt, "response": rollout.text},
-        )
-        for index, rollout in enumerate(rollouts)
-    ]
-    return rewarded, judge_values | {
-        "generate/unfinished": unfinished_share(rollouts),
-        "generate/ill_formed": 1 - sum(accepted) / len(accepted),
-    }
+    scoring = context.reward.scores_later(
+        [(instruction, rollout.text) for instruction, rollout in zip(repeated, rollouts, strict=True)]
+    )
+
+    def reward() -> Sampled:
+        with context.timers("answer"):
+            scores = scoring()
+            judge_values = context.reward.judge_values(meter_seed=context.seed(*label, "meter"))
+        accepted = [context.settings.reward.accepts_format(rollout.text) for rollout in rollouts]
+        rewarded = [
+            RewardedRollout(
+                rollout,
+                group=index // group_size,
+                reward=follower_reward(
+                    scores[index], finished=rollout.finish_reason is FinishReason.STOP, format_ok=accepted[index]
+                ),
+                note={"prompt": repeated[index].prompt, "response": rollout.text},
+            )
+            for index, rollout in enumerate(rollouts)
+        ]
+        return rewarded, judge_values | {
+            "generate/unfinished": unfinished_share(rollouts),
+            "generate/ill_formed": 1 - sum(accepted) / len(accepted),
+        }
+
+    return reward

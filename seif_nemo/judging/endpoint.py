@@ -39,7 +39,8 @@ class EndpointJudge:
     After `judge_max_failures` questions in a row without an answer, of whichever calls, a call first tries one of them,
     and within `judge_pause_s` seconds none at all.
 
-    An interrupt ends a call at once. Requests under way are left behind.
+    An interrupt ends a call at once. Requests under way are left behind. Calls are made by one thread; `ask_ahead` may
+    be by others before, not during a call.
     """
 
     def __init__(
@@ -59,6 +60,9 @@ class EndpointJudge:
         self._outage = outage or Outage(limit=config.judge_max_failures, pause_s=config.judge_pause_s)
         self._sleep = sleep
         self._backoff = Backoff(config.judge_attempts, config.judge_first_delay_s, config.judge_max_delay_s)
+        self._ahead: dict[Question, Verdict | None] = {}  # asked before the next call; None: no answer yet
+        self._ahead_failed = False
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -68,7 +72,26 @@ class EndpointJudge:
     def identity(self) -> str:
         return judge_identity(self._config, self._template)
 
+    def ask_ahead(self, question: Question) -> None:
+        """Ask before the next call, which finds the verdict. Once only, and not if the last one got no answer.
+
+        The patience and the counting of failures are the call's.
+        """
+        with self._lock:
+            if self._ahead_failed or self._outage.is_on or question in self._ahead:
+                return
+            self._ahead[question] = None
+        seed = question_seed(self._run_seed, question)
+        try:
+            completion = self._ask(question, seed=seed)
+        except JudgeUnavailableError:
+            self._ahead_failed = True
+            return
+        self._outage.answered()
+        self._ahead[question] = self._verdict(completion, seed=seed)
+
     def __call__(self, questions: Sequence[Question]) -> list[Verdict]:
+        ahead, self._ahead, self._ahead_failed = self._ahead, {}, False
         if self._outage.is_pausing:
             return self._not_asked(len(questions))
         stop = threading.Event()
@@ -80,7 +103,7 @@ class EndpointJudge:
         num_trials = 1 if self._outage.is_on else 0
 
         def judge(question: Question) -> Verdict:
-            return self._judge(question, budget, stop)
+            return ahead.get(question) or self._judge(question, budget, stop)
 
         tried = side_by_side(judge, questions[:num_trials], workers=1, stop=stop)
         if self._outage.is_on:
@@ -121,6 +144,9 @@ class EndpointJudge:
                 self._outage.answered()
             return model_missing(Why.UNAVAILABLE, str(error))
         self._outage.answered()
+        return self._verdict(completion, seed=seed)
+
+    def _verdict(self, completion: Completion, *, seed: int) -> Verdict:
         if not completion.finished:
             return model_missing(Why.UNPARSABLE, "did not finish its answer")
         if self._config.judge_mode is JudgeMode.generate:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seif_nemo.models.families import FAMILIES, Family
+from seif_nemo.models.families import FAMILIES, ExpertKeys, Family
 
 _ROPE_TYPES = ("default", "llama3")
 
@@ -34,13 +34,27 @@ class Llama3Rope:
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """Sizes and routing of the mixtures of experts that take the place of every feed-forward layer.
+
+    config.json's own load-balancing coefficient is that of pre-training and is not read: see
+    `model.router_aux_loss_coefficient`.
+    """
+
+    count: int
+    per_token: int
+    ffn_hidden_size: int  # of one expert
+    normalised: bool  # the weights of a token's experts sum to 1; else they are their shares of all experts' softmax
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
-    """Sizes and switches of a dense decoder. Sizes are whole, before any parallel division."""
+    """Sizes and switches of a decoder. Sizes are whole, before any parallel division."""
 
     family: str
     num_layers: int
     hidden_size: int
-    ffn_hidden_size: int
+    ffn_hidden_size: int  # of a dense feed-forward layer; not used where there are experts
     num_heads: int
     num_kv_heads: int
     head_dim: int
@@ -53,6 +67,7 @@ class Architecture:
     rope_theta: float
     rope_scaling: Llama3Rope | None
     eos_ids: tuple[int, ...]  # of config.json and generation_config.json, without repeats
+    experts: Experts | None = None
 
     @property
     def heads_per_group(self) -> int:
@@ -103,6 +118,7 @@ def read_architecture(hf_dir: str | Path) -> Architecture:
         rope_theta=theta,
         rope_scaling=scaling,
         eos_ids=read_eos_ids(hf_dir),
+        experts=None if family.experts is None else _experts(path, values, family.experts),
     )
 
 
@@ -139,6 +155,25 @@ def _family(path: Path, raw: dict[str, Any]) -> Family:
     if len(names) != 1 or names[0] not in FAMILIES:
         raise _unsupported(path, "architectures", names, tuple(FAMILIES))
     return FAMILIES[names[0]]
+
+
+def _experts(path: Path, values: dict[str, Any], keys: ExpertKeys) -> Experts:
+    present = [key for key in keys.count if key in values]
+    if not present:
+        raise ValueError(f"{path}: {keys.count[0]} is missing")
+    counts = {_size(path, values, key) for key in present}
+    if len(counts) > 1:
+        raise ValueError(f"{path}: {' and '.join(present)} must be the same number")
+    count, per_token = counts.pop(), _size(path, values, "num_experts_per_tok")
+    normalised = keys.always_normalised or bool(values["norm_topk_prob"])
+    if per_token > count:
+        raise ValueError(f"{path}: num_experts_per_tok={per_token} must be at most {present[0]}={count}")
+    if normalised and per_token == 1:
+        raise ValueError(
+            f"{path}: num_experts_per_tok=1 with weights that sum to 1 leaves the router without a gradient; "
+            "supported: at least 2"
+        )
+    return Experts(count, per_token, _size(path, values, keys.ffn_size), normalised)
 
 
 def _rope(path: Path, raw: dict[str, Any]) -> tuple[float, Llama3Rope | None]:

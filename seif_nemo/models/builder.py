@@ -20,9 +20,11 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 from torch import Tensor
 
 from seif_nemo.config.parallel import Recompute
-from seif_nemo.models.architecture import Architecture
+from seif_nemo.models.architecture import Architecture, Experts
 from seif_nemo.models.cpu_modules import TorchSpecProvider
+from seif_nemo.models.experts import expert_layer
 from seif_nemo.models.head import gives_hidden
+from seif_nemo.models.value_head import add_value_head
 from seif_nemo.parallel.topology import Topology
 
 PADDED_LOGIT = -1e9  # finite, so that p * log p of a padding column is 0 and a low temperature makes no infinity
@@ -36,6 +38,8 @@ def build_gpt(
     dtype: torch.dtype,
     max_sequence_length: int,
     recompute: Recompute = Recompute.none,
+    router_aux_loss_coefficient: float = 0.0,
+    with_value_head: bool = False,
 ) -> list[GPTModel]:
     """This rank's part of the model on `topology.device`, in training mode, with NaN for weights until they are loaded.
 
@@ -45,11 +49,19 @@ def build_gpt(
     Forward takes token ids and position ids [batch, sequence] and None for the attention mask: attention is causal, so
     batches are padded on the right. (Transformer Engine would pass over another mask without a word.) The last chunk of
     the last stage gives logits [batch, sequence, vocabulary / tensor] in `dtype`, or losses [batch, sequence] if given
-    labels. Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them.
-    Raises ValueError where the heads, the feed-forward size or the layers do not divide, naming the key to change.
+    labels. Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them. `with_value_head` gives
+    that chunk a value head, for a critic. `router_aux_loss_coefficient` is that of the experts' load-balancing loss
+    (`models/experts.py`).
+    Raises ValueError where the heads, the feed-forward size, the layers or the experts do not divide, naming the key to
+    change.
     """
-    config = transformer_config(arch, topology, dtype, recompute)
-    return [_build_chunk(arch, topology, config, chunk, max_sequence_length) for chunk in range(topology.virtual)]
+    config = transformer_config(
+        arch, topology, dtype, recompute=recompute, router_aux_loss_coefficient=router_aux_loss_coefficient
+    )
+    modules = [_build_chunk(arch, topology, config, chunk, max_sequence_length) for chunk in range(topology.virtual)]
+    if with_value_head and is_last_chunk(topology, topology.virtual - 1):
+        add_value_head(modules[-1])
+    return modules
 
 
 def _build_chunk(
@@ -78,15 +90,26 @@ def _build_chunk(
 
 
 def transformer_config(
-    arch: Architecture, topology: Topology, dtype: torch.dtype, recompute: Recompute = Recompute.none
+    arch: Architecture,
+    topology: Topology,
+    dtype: torch.dtype,
+    *,
+    recompute: Recompute = Recompute.none,
+    router_aux_loss_coefficient: float = 0.0,
 ) -> TransformerConfig:
     """Megatron-core's configuration of this model. Raises ValueError as `build_gpt` does."""
     check_division(arch, topology)
+    experts = arch.experts
+    if experts is None and router_aux_loss_coefficient:
+        raise ValueError(
+            f"model.router_aux_loss_coefficient={router_aux_loss_coefficient} needs a model with experts: choose 0"
+        )
     on_cuda = topology.device.type == "cuda"
+    feed_forward = "mlp" if experts is None else "moe"  # as Megatron names what to recompute
     return TransformerConfig(
         num_layers=arch.num_layers,
         hidden_size=arch.hidden_size,
-        ffn_hidden_size=arch.ffn_hidden_size,
+        ffn_hidden_size=arch.ffn_hidden_size if experts is None else experts.ffn_hidden_size,
         num_attention_heads=arch.num_heads,
         num_query_groups=arch.num_kv_heads,
         kv_channels=arch.head_dim,
@@ -115,7 +138,7 @@ def transformer_config(
         recompute_method="uniform" if recompute is Recompute.full else None,
         recompute_num_layers=1 if recompute is Recompute.full else None,
         # Fused attention keeps no scores: computing it again would save nothing.
-        recompute_modules=["mlp"] if _has_transformer_engine(topology) else ["core_attn", "mlp"],
+        recompute_modules=[feed_forward] if _has_transformer_engine(topology) else ["core_attn", feed_forward],
         attention_softmax_in_fp32=True,
         init_method=_not_loaded,
         output_layer_init_method=_not_loaded,
@@ -125,6 +148,7 @@ def transformer_config(
         bias_dropout_fusion=on_cuda,
         masked_softmax_fusion=False,
         gradient_accumulation_fusion=False,
+        **({} if experts is None else _expert_options(experts, topology, router_aux_loss_coefficient)),
     )
 
 
@@ -183,18 +207,21 @@ def inverse_frequencies(arch: Architecture) -> Tensor:
 
 def check_division(arch: Architecture, topology: Topology) -> None:
     """Raise ValueError, with the nearest choices, where this architecture cannot be divided as the topology says."""
-    sizes = {"num_attention_heads": arch.num_heads, "intermediate_size": arch.ffn_hidden_size}
+    sizes = {"num_attention_heads": arch.num_heads}
+    if arch.experts is None:
+        sizes["intermediate_size"] = arch.ffn_hidden_size
     fits = [
         tensor
         for tensor in range(1, arch.num_heads + 1)
         if all(size % tensor == 0 for size in sizes.values()) and _groups_fit(arch, tensor)
     ]
     if topology.tensor not in fits:
+        names = ", ".join(f"{key}={size}" for key, size in sizes.items())
         raise ValueError(
-            f"parallel.tensor={topology.tensor} does not divide num_attention_heads={arch.num_heads}, "
-            f"num_key_value_heads={arch.num_kv_heads} and intermediate_size={arch.ffn_hidden_size} of this model: "
-            f"choose {_nearest(fits, topology.tensor)}"
+            f"parallel.tensor={topology.tensor} does not divide {names} and num_key_value_heads={arch.num_kv_heads} of "
+            f"this model: choose {_nearest(fits, topology.tensor)}"
         )
+    _check_experts(arch.experts, topology)
     _check_layers(arch, topology)
 
 
@@ -237,6 +264,47 @@ def _nearest_layout(layout: tuple[int, ...], layers: int) -> list[int]:
     return counts
 
 
+def _check_experts(experts: Experts | None, topology: Topology) -> None:
+    if experts is None:
+        if topology.expert > 1:
+            raise ValueError(f"parallel.expert={topology.expert} needs a model with experts: choose 1")
+        return
+    blocks = topology.stage_size // topology.expert_tensor
+    fits = [size for size in range(1, experts.count + 1) if experts.count % size == 0 and blocks % size == 0]
+    if topology.expert not in fits:
+        raise ValueError(
+            f"parallel.expert={topology.expert} does not divide the {experts.count} experts of this model: choose "
+            f"{_nearest(fits, topology.expert)}"
+        )
+    if experts.ffn_hidden_size % topology.expert_tensor:
+        fits = [size for size in range(1, topology.stage_size + 1) if experts.ffn_hidden_size % size == 0]
+        raise ValueError(
+            f"parallel.expert_tensor={topology.expert_tensor} (null: as parallel.tensor) does not divide the size "
+            f"{experts.ffn_hidden_size} of an expert: choose {_nearest(fits, topology.expert_tensor)}"
+        )
+    if topology.tensor > 1 and not topology.sequence:
+        raise ValueError(
+            f"parallel.tensor={topology.tensor} of a model with experts needs parallel.sequence=true: choose that, or "
+            "parallel.tensor=1"
+        )
+
+
+def _expert_options(experts: Experts, topology: Topology, aux_loss_coefficient: float) -> dict[str, Any]:
+    return {
+        "num_moe_experts": experts.count,
+        "moe_ffn_hidden_size": experts.ffn_hidden_size,
+        "moe_router_topk": experts.per_token,
+        "moe_router_pre_softmax": not experts.normalised,
+        "moe_router_dtype": "fp32",
+        "moe_router_load_balancing_type": "aux_loss" if aux_loss_coefficient else "none",
+        "moe_aux_loss_coeff": aux_loss_coefficient,
+        "moe_token_dispatcher_type": "alltoall",
+        "moe_grouped_gemm": _has_transformer_engine(topology),
+        "expert_model_parallel_size": topology.expert,
+        "expert_tensor_parallel_size": topology.expert_tensor,
+    }
+
+
 def _groups_fit(arch: Architecture, tensor: int) -> bool:
     return arch.num_kv_heads % tensor == 0 or tensor % arch.num_kv_heads == 0
 
@@ -264,6 +332,10 @@ def _block_spec(config: TransformerConfig, backend: BackendSpecProvider, num_lay
     norm: Any = backend.layer_norm(rms_norm=True)
     add_residual: Any = get_bias_dropout_add
     qk_norm = backend.layer_norm(rms_norm=True, for_qk=True) if config.qk_layernorm else IdentityOp
+    if config.num_moe_experts is None:
+        feed_forward: dict[str, Any] = {"mlp": get_mlp_module_spec_for_backend(backend=backend)}
+    else:  # many linear layers read the norm's output: it is a module of its own
+        feed_forward = {"pre_mlp_layernorm": norm, "mlp": expert_layer(backend, grouped=config.moe_grouped_gemm)}
     layer = ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
@@ -279,8 +351,8 @@ def _block_spec(config: TransformerConfig, backend: BackendSpecProvider, num_lay
                 ),
             ),
             self_attn_bda=add_residual,
-            mlp=get_mlp_module_spec_for_backend(backend=backend),
             mlp_bda=add_residual,
+            **feed_forward,
         ),
     )
     return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=norm)

@@ -24,6 +24,7 @@ from megatron.core.transformer.module import param_is_not_shared
 from torch import Tensor
 
 from seif_nemo.config.algorithm import OptimizerConfig
+from seif_nemo.models.experts import routers
 from seif_nemo.models.offload import HostGradients, use_torch_adam
 from seif_nemo.parallel.topology import Topology
 
@@ -69,6 +70,7 @@ class TrainableModel:
         if on_cpu:  # every group is a gloo group already; checkpointing asks for one by name
             for optimizer in self._chained():
                 optimizer.data_parallel_group_gloo = optimizer.data_parallel_group
+        self._routers = [router for module in modules for router in routers(module) if config.moe_aux_loss_coeff]
         self._max_grad_norm = optimizer_config.max_grad_norm
         self._weights_changed = False
         self._state_device = torch.device("cpu") if offload else topology.device
@@ -170,6 +172,27 @@ class TrainableModel:
         for ddp in self.ddps:
             ddp.zero_grad_buffer()
         self.optimizer.zero_grad()
+
+    @property
+    def balances_experts(self) -> bool:
+        """Whether this stage's experts have a load-balancing loss, which must be told what is padding."""
+        return bool(self._routers)
+
+    def start_balancing(self, tokens: int, *, num_micro_batches: int) -> None:
+        """To be called before the forward passes of an update over `tokens` real tokens, of all replicas together."""
+        for router in self._routers:
+            router.mean_tokens = tokens / (num_micro_batches * self.topology.data)
+            router.balance.zero_()
+
+    def router_aux_loss(self, tokens: int) -> float:
+        """Load-balancing loss of the last passes, mean over tokens and layers, without coefficient. Collective."""
+        if not self.config.num_moe_experts or not self.config.moe_aux_loss_coeff:
+            return 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
+        for router in self._routers:
+            total += router.balance
+        dist.all_reduce(total, group=self.topology.world_group)
+        return float(total) / (tokens * self.config.num_layers)
 
     def apply_gradients(self) -> tuple[float, bool]:
         """Clip the finalized gradients, update the weights. Collective.

@@ -1,5 +1,6 @@
 """Small agreements among all ranks of the world."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
@@ -18,11 +19,25 @@ def any_rank(flag: bool, topology: Topology) -> bool:
     return bool(value.item())
 
 
+def max_over_ranks(values: Sequence[float], topology: Topology) -> list[float]:
+    """Entry by entry the largest of any rank, on every rank; all give as many."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=topology.device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=topology.world_group)
+    return tensor.tolist()
+
+
 def broadcast_int(value: int, topology: Topology) -> int:
     """The main rank's `value` on every rank."""
     tensor = torch.tensor([value], dtype=torch.int64, device=topology.device)
     dist.broadcast(tensor, src=0, group=topology.world_group)
     return int(tensor.item())
+
+
+def broadcast_float(value: float, topology: Topology) -> float:
+    """The main rank's `value` on every rank, to the bit."""
+    tensor = torch.tensor([value], dtype=torch.float64, device=topology.device)
+    dist.broadcast(tensor, src=0, group=topology.world_group)
+    return float(tensor.item())
 
 
 def speaks_of_refusal(topology: Topology, *, wait_s: float) -> bool:

@@ -238,6 +238,43 @@ def _rng_of_cpu(patch: Patch) -> None:
     module._get_cuda_rng_state, module._set_cuda_rng_state = get_state, set_state
 
 
+# --- experts ---------------------------------------------------------------------------------------------------------
+
+
+def _name_what_is_absent(patch: Patch) -> None:
+    for symbol in patch.symbols:
+        owner, name = _resolve(symbol)
+        if not hasattr(owner, name):
+            setattr(owner, name, None)
+
+
+def _splits_as_numpy(patch: Patch) -> None:
+    owner, name = _resolve(patch.symbols[0])
+
+    def move(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
+        return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
+
+    setattr(owner, name, move)
+    _import("megatron.core.transformer.moe.token_dispatcher").maybe_move_tensor_to_cpu = move
+
+
+def _uneven_gather(patch: Patch) -> None:
+    owner, name = _resolve(patch.symbols[0])
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def gather(input_: Any, group: Any, output_split_sizes: Any = None, use_global_buffer: bool = False) -> Any:
+        if output_split_sizes is None or group.size() == 1:
+            return original(input_, group, output_split_sizes, use_global_buffer)
+        longest = max(1, *output_split_sizes)
+        padded = input_.new_zeros(longest, *input_.shape[1:])
+        padded[: len(input_)] = input_
+        gathered = original(padded, group)
+        return torch.cat([p[:n] for p, n in zip(gathered.split(longest), output_split_sizes, strict=True)])
+
+    setattr(owner, name, gather)
+
+
 # --- torch's Adam under the distributed optimizer --------------------------------------------------------------------
 
 
@@ -324,6 +361,9 @@ CPU_PATCHES: tuple[Patch, ...] = (
                 "models.gpt.gpt_model",
                 "transformer.attention",
                 "transformer.module",
+                "transformer.moe.moe_utils",
+                "transformer.moe.router",
+                "transformer.moe.token_dispatcher",
                 "transformer.transformer_layer",
                 "transformer.utils",
                 "pipeline_parallel.p2p_communication",
@@ -360,6 +400,27 @@ CPU_PATCHES: tuple[Patch, ...] = (
         reason="calls Tensor.cuda(), or compares Tensor.type() with 'torch.cuda.FloatTensor'",
         remove_when=_UPSTREAM_DEVICE,
         apply=_pretend_cuda,
+    ),
+    Patch(
+        name="kernels of Transformer Engine for experts",
+        symbols=("megatron.core.transformer.moe.moe_utils.te_general_gemm",),
+        reason="is compared with None, but has no value where Transformer Engine is absent",
+        remove_when="moe_utils sets the name to None in its `except ImportError`",
+        apply=_name_what_is_absent,
+    ),
+    Patch(
+        name="sizes of what experts exchange",
+        symbols=("megatron.core.transformer.moe.moe_utils.maybe_move_tensor_to_cpu",),
+        reason="makes a NumPy array of what is on a GPU only; torch.distributed takes no tensor for a list of sizes",
+        remove_when="maybe_move_tensor_to_cpu does as `as_numpy` says with tensors that are on the CPU already",
+        apply=_splits_as_numpy,
+    ),
+    Patch(
+        name="gather parts of several sizes",
+        symbols=("megatron.core.tensor_parallel.mappings._gather_along_first_dim",),
+        reason="gloo gathers parts of one size only",
+        remove_when="ProcessGroupGloo.allgather takes outputs of several sizes",
+        apply=_uneven_gather,
     ),
     Patch(
         name="random state of the device",

@@ -33,6 +33,8 @@ class Topology:
     """This rank's place. Sizes: `tensor * context * pipeline * data == world_size`.
 
     Ranks that hold the same weights are replicas of one another: `context * data` of them.
+    For experts the same ranks are divided a second time: `expert_tensor` neighbours hold one expert's shards, `expert`
+    such blocks, one after the other, hold all experts, and what is left of the stage's ranks are copies of that.
     """
 
     world_size: int
@@ -55,8 +57,32 @@ class Topology:
     world_group: ProcessGroup
     last_stage_rank: int  # global rank of the last pipeline stage in this rank's pipeline group
     collective_timeout_s: float  # a collective that waits longer raises
-    virtual: int = 1  # model chunks on each pipeline stage
-    pipeline_layout: tuple[int, ...] | None = None  # layers of each chunk, as a token passes them; None: equal
+    virtual: int  # model chunks on each pipeline stage
+    pipeline_layout: tuple[int, ...] | None  # layers of each chunk, as a token passes them; None: equal
+    expert: int
+    expert_tensor: int
+    expert_rank: int
+    expert_tensor_rank: int
+    expert_group: ProcessGroup  # ranks that hold the other experts
+    expert_tensor_group: ProcessGroup  # ranks that hold the other shards of the same experts
+    expert_block_group: ProcessGroup  # ranks that hold all experts together
+
+    @property
+    def stage_size(self) -> int:
+        """Ranks of one pipeline stage."""
+        return self.world_size // self.pipeline
+
+    @property
+    def generators(self) -> int:
+        """Parts of the world that can run forward passes at a pace of their own: of a dense model, `replicas`.
+
+        Where experts are shared out over several replicas, these make one generator.
+        """
+        return self.stage_size // max(self.tensor, self.expert_tensor * self.expert)
+
+    @property
+    def generator_rank(self) -> int:
+        return self.replica_rank * self.generators // self.replicas
 
     @property
     def is_first_stage(self) -> bool:
@@ -89,8 +115,8 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
     `parallel.collective_timeout_s` raises. The device is CUDA unless there is none or `parallel.backend=gloo`; on the
     CPU `apply_cpu_backend` is called first.
 
-    Raises ValueError for a world that `tensor * context * pipeline` does not divide, for a backend that this
-    machine does not have, and for a half-set environment.
+    Raises ValueError for a world that `tensor * context * pipeline` does not divide, for experts that cannot be shared
+    out over it, for a backend that this machine does not have, and for a half-set environment.
     """
     rank, world_size, local_rank = _place_from_environment()
     _check_division(config, world_size)
@@ -116,6 +142,8 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         virtual_pipeline_model_parallel_size=config.virtual_pipeline if config.virtual_pipeline > 1 else None,
         distributed_timeout_minutes=config.collective_timeout_s / 60,  # pyright: ignore[reportArgumentType] goes to timedelta
         create_gloo_process_groups=device.type == "cuda",
+        expert_model_parallel_size=config.expert,
+        expert_tensor_parallel_size=config.expert_tensor,
     )
     model_parallel_cuda_manual_seed(seed)
     return Topology(
@@ -141,6 +169,13 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         collective_timeout_s=config.collective_timeout_s,
         virtual=config.virtual_pipeline,
         pipeline_layout=None if config.pipeline_layout is None else tuple(config.pipeline_layout),
+        expert=config.expert,
+        expert_tensor=config.tensor if config.expert_tensor is None else config.expert_tensor,
+        expert_rank=parallel_state.get_expert_model_parallel_rank(),
+        expert_tensor_rank=parallel_state.get_expert_tensor_parallel_rank() or 0,
+        expert_group=_group(parallel_state.get_expert_model_parallel_group()),
+        expert_tensor_group=_group(parallel_state.get_expert_tensor_parallel_group()),
+        expert_block_group=_group(parallel_state.get_expert_tensor_and_model_parallel_group()),
     )
 
 
@@ -175,6 +210,7 @@ def _place_from_environment() -> tuple[int, int, int]:
 def _check_division(config: ParallelConfig, world_size: int) -> None:
     ranks_per_model = config.tensor * config.context * config.pipeline
     if world_size % ranks_per_model == 0:
+        check_expert_division(config, world_size // config.pipeline)
         return
     divisors = [size for size in range(1, world_size + 1) if world_size % size == 0]
     nearest = sorted(divisors, key=lambda size: (abs(size - ranks_per_model), size))[:2]
@@ -186,6 +222,37 @@ def _check_division(config: ParallelConfig, world_size: int) -> None:
         f"this run: choose a product of {' or '.join(map(str, sorted(nearest)))}, "
         f"or start {worlds} ranks"
     )
+
+
+def check_expert_division(config: ParallelConfig, stage_size: int) -> None:
+    """Raise ValueError, with the nearest choices, where experts cannot be shared out as the configuration says.
+
+    `stage_size`: ranks of one pipeline stage, which tensor parallelism divides.
+    """
+    inner = config.tensor if config.expert_tensor is None else config.expert_tensor
+    if stage_size % inner:
+        fits = [size for size in range(1, stage_size + 1) if stage_size % size == 0]
+        raise ValueError(
+            f"parallel.expert_tensor={inner} does not divide the {stage_size} ranks of a pipeline stage: choose "
+            f"{_nearest(fits, inner)}"
+        )
+    fits = [
+        size
+        for size in range(1, stage_size // inner + 1)
+        if stage_size // inner % size == 0
+        and (size * inner % config.tensor == 0 or config.tensor % (size * inner) == 0)
+    ]
+    if config.expert not in fits:
+        raise ValueError(
+            f"parallel.expert={config.expert} times {inner} ranks per expert must divide the {stage_size} ranks of a "
+            f"pipeline stage, and be a multiple or a divisor of parallel.tensor={config.tensor}: choose "
+            f"{_nearest(fits, config.expert)}"
+        )
+
+
+def _nearest(choices: list[int], wanted: int) -> str:
+    best = sorted(sorted(choices, key=lambda choice: (abs(choice - wanted), choice))[:2])
+    return " or ".join(map(str, best))
 
 
 def _device_and_backend(config: ParallelConfig, local_rank: int) -> tuple[torch.device, str]:

@@ -39,3 +39,15 @@ class Judge(Protocol):
         What got no verdict is MISSING with its reason. May raise JudgeUnavailableError if all of them are.
         """
         ...
+
+
+class RemoteJudge(Judge, Protocol):
+    """A judge that needs nothing of the ranks' devices, so that it can work beside them."""
+
+    def ask_ahead(self, question: Question) -> None:
+        """Get the verdict now that the next call will be asked for. Not collective; from any thread.
+
+        Does nothing on a rank that does not ask. Never raises for a judge that gives no verdict: the call, which all
+        ranks make together, asks again.
+        """
+        ...

@@ -8,7 +8,7 @@ hash of the run's seed and of the whole question: the same question always has t
 its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from seif_nemo.config.reward import Judging
 from seif_nemo.constraints.verify import refuse, verify
@@ -25,6 +25,8 @@ WORDS = (YES, NO)
 _EVIDENCE_CHARACTERS = 200  # of the judge's text, from its end
 
 AskQuestions = Callable[[Sequence[Question]], list[Verdict]]
+Item = tuple[Instruction, str]  # with a response to it
+RuleVerdicts = Sequence[Verdict | None]  # one per constraint; None where the model has to say
 
 
 def question_seed(run_seed: int, question: Question) -> int:
@@ -81,19 +83,17 @@ class Judger:
             raise ValueError("reward.judging=rules_then_model needs a model to ask; use rules without one")
         self._ask = ask if mode is Judging.rules_then_model else None
 
-    def judge(self, items: Sequence[tuple[Instruction, str]]) -> list[Score]:
+    def judge(self, items: Sequence[Item], *, known: Mapping[Item, RuleVerdicts] | None = None) -> list[Score]:
         """One Score per (instruction, response), with one verdict per constraint.
 
-        All questions to the model go out in one call, item by item and constraint by constraint. Raises ValueError if
-        it gives another number of verdicts.
+        All questions to the model go out in one call, item by item and constraint by constraint. `known` are the rules'
+        verdicts on some of the items, as `rule_verdicts` gives them. Raises ValueError if the model gives another
+        number of verdicts.
         """
-        verdicts = [
-            [_by_rule(c, instruction, response) for c in instruction.constraints] for instruction, response in items
-        ]
+        known = known or {}
+        verdicts = [list(known[item] if item in known else rule_verdicts(item)) for item in items]
         places = [(i, j) for i, row in enumerate(verdicts) for j, verdict in enumerate(row) if verdict is None]
-        questions = [
-            Question(items[i][0].seed, items[i][0].constraints[j].text, response=items[i][1]) for i, j in places
-        ]
+        questions = [question_about(items[i], j) for i, j in places]
         for (i, j), verdict in zip(places, self._by_model(questions), strict=True):
             verdicts[i][j] = verdict
         return [Score(tuple(_present(verdict) for verdict in row)) for row in verdicts]
@@ -108,6 +108,18 @@ class Judger:
         if len(verdicts) != len(questions):
             raise ValueError(f"{len(questions)} questions but {len(verdicts)} verdicts of the judge")
         return verdicts
+
+
+def rule_verdicts(item: Item) -> list[Verdict | None]:
+    """The rules' verdict on each constraint where it is final, None where the model has to say."""
+    instruction, response = item
+    return [_by_rule(constraint, instruction, response) for constraint in instruction.constraints]
+
+
+def question_about(item: Item, place: int) -> Question:
+    """What the model is asked about one constraint of an item."""
+    instruction, response = item
+    return Question(instruction.seed, instruction.constraints[place].text, response=response)
 
 
 def _by_rule(constraint: Constraint, instruction: Instruction, response: str) -> Verdict | None:

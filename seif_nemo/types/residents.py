@@ -8,4 +8,6 @@ class Resident(StrEnum):
     INSTRUCTOR = "instructor"  # trained
     FOLLOWER = "follower"  # trained
     EVALUATOR = "evaluator"  # the Follower of the round before (base in round 1): answers, filters, judges; frozen
+    INSTRUCTOR_CRITIC = "instructor_critic"  # values what the Instructor writes; trained; for PPO only
+    FOLLOWER_CRITIC = "follower_critic"  # the same for the Follower
     REFERENCE = "reference"  # the Instructor of the round before, for the KL term; frozen

@@ -101,6 +101,11 @@ class RoleBank:
         """Version of the resident weights."""
         return self.version_of(self.resident_name)
 
+    @property
+    def version_before(self) -> str:
+        """Version that the resident weights, of a trained role, had before their last update."""
+        return f"{self.resident_name}@{self._find(self.resident_name).updates - 1}"
+
     def version_of(self, name: str) -> str:
         origin = self._find(name).origin
         return origin if origin.split("@")[0] == name else f"{name}={origin}"

@@ -1,6 +1,8 @@
-"""Weights between Hugging Face directories and a Megatron model, at any tensor and pipeline parallelism."""
+"""Weights between Hugging Face directories and a Megatron model, at any tensor, pipeline and expert parallelism."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,18 @@ from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
 from seif_nemo.models.architecture import Architecture
-from seif_nemo.models.builder import chunk_layers, is_first_chunk, is_last_chunk, padded_vocab_size
+from seif_nemo.models.builder import chunk_layers, padded_vocab_size
+from seif_nemo.models.value_head import is_of_value_head
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.weights.hf_files import HfFiles, HfWriter
-from seif_nemo.weights.hf_mapping import Piece, expected_shapes, is_ignored, pieces_of_chunk
+from seif_nemo.weights.hf_mapping import (
+    Piece,
+    expected_shapes,
+    expert_number,
+    expert_parameter,
+    is_ignored,
+    pieces_of_chunk,
+)
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -22,17 +32,20 @@ def load_hf_weights(modules: Sequence[GPTModel], arch: Architecture, topology: T
     """Copy this rank's shard of a safetensors checkpoint into its chunks' parameters, in place and in their dtype.
 
     Every rank reads only its slices and nothing is communicated, so every rank finds the same faults by itself.
+    A value head, which no such checkpoint has, becomes zero.
     Raises ValueError, naming file and tensor, for missing, extra or misshapen tensors and other dtypes than F32, BF16
     and F16.
     """
     with HfFiles(hf_dir) as files:
         _check(files, arch)
-        for chunk, module in enumerate(modules):
-            parameters = dict(module.named_parameters())
-            with torch.no_grad():
-                for name, piece in _own_pieces(module, chunk, arch, topology):
-                    parameters.pop(name).copy_(piece.load(files, topology.tensor_rank, topology.tensor))
-            assert not parameters, f"no rule loads {sorted(parameters)}"
+        with torch.no_grad():
+            for chunk, module in enumerate(modules):
+                for part, shard in _own_parts(module, chunk, arch, topology):
+                    rank = topology.tensor_rank if part.expert is None else topology.expert_tensor_rank
+                    shard.copy_(part.piece.load(files, rank, part.ranks))
+                for name, parameter in module.named_parameters():
+                    if is_of_value_head(name):
+                        parameter.zero_()
 
 
 def export_hf(
@@ -47,7 +60,8 @@ def export_hf(
     """Write the model as a Hugging Face directory. Collective; global rank 0 writes, after `check_fence` lets it.
 
     Names, dtypes and the division into files are those of `source_dir`; its config, tokenizer and other files are
-    copied. The directory appears whole under its name or not at all; one that is there already is replaced.
+    copied; a value head is left out. The directory appears whole under its name or not at all; one that is there
+    already is replaced.
     Raises ValueError on every rank if `source_dir` does not hold this architecture, and RuntimeError on every rank if
     rank 0 could not write.
     """
@@ -91,68 +105,91 @@ def _check(files: HfFiles, arch: Architecture) -> None:
             )
 
 
-def _own_pieces(module: GPTModel, chunk: int, arch: Architecture, topology: Topology) -> Iterator[tuple[str, Piece]]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One piece, and who of its pipeline stage holds it: `ranks` neighbours from the stage's rank `first` on."""
+
+    name: str
+    piece: Piece
+    first: int
+    ranks: int
+    expert: int | None = None  # its number among those that the rank holds
+
+
+def _parts(arch: Architecture, topology: Topology, stage: int, chunk: int) -> Iterator[_Part]:
+    """What a chunk is made of, in the order of Hugging Face files. The first of all copies of a part is meant."""
+    pieces = pieces_of_chunk(
+        arch,
+        padded_vocab_size(arch, topology.tensor),
+        chunk_layers(arch, topology, stage, chunk),
+        first=stage == chunk == 0,
+        last=stage == topology.pipeline - 1 and chunk == topology.virtual - 1,
+    )
+    for name, piece in pieces:
+        number = expert_number(name)
+        if number is None:
+            yield _Part(name, piece, 0, topology.tensor)
+            continue
+        assert arch.experts is not None
+        block, local = divmod(number, arch.experts.count // topology.expert)
+        yield _Part(name, piece, block * topology.expert_tensor, topology.expert_tensor, local)
+
+
+def _own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topology) -> Iterator[tuple[_Part, Tensor]]:
+    """The parts of which this rank holds a shard, and that shard."""
     layers = chunk_layers(arch, topology, topology.pipeline_rank, chunk)
     built: Any = module.decoder.layers
     assert [layer.layer_number - 1 for layer in built] == list(layers)
-    return pieces_of_chunk(
-        arch,
-        padded_vocab_size(arch, topology.tensor),
-        layers,
-        first=is_first_chunk(topology, chunk),
-        last=is_last_chunk(topology, chunk),
-    )
+    parameters = {name: value for name, value in module.named_parameters() if not is_of_value_head(name)}
+    grouped = any(name.endswith("experts.linear_fc1.weight0") for name in parameters)
+    for part in _parts(arch, topology, topology.pipeline_rank, chunk):
+        if part.expert is None:
+            yield part, parameters.pop(part.name)
+        elif part.first == topology.expert_rank * topology.expert_tensor:
+            yield part, parameters.pop(expert_parameter(part.name, part.expert, grouped=grouped))
+    assert not parameters, f"no rule loads {sorted(parameters)}"
 
 
 def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> Iterator[tuple[str, Tensor]]:
     """On global rank 0: every Hugging Face tensor, whole, on the model's device. On other ranks: sends, yields nothing.
 
-    Only the first data-parallel replica takes part.
+    Only the first copy of each shard takes part. All ranks go through the parts in the same order.
     """
-    if topology.replica_rank != 0:
-        return
-    tied_copy = arch.tied_embeddings and not topology.is_first_stage
     dtype = next(modules[0].parameters()).dtype
-    for chunk, module in enumerate(modules):
-        parameters = dict(module.named_parameters())
-        for name, piece in _own_pieces(module, chunk, arch, topology):
-            if tied_copy and name == "output_layer.weight":
-                continue  # the first stage's copy is written
-            whole = _merge(parameters[name].detach(), piece, topology)
-            if topology.pipeline_rank == 0:
-                yield from whole.items()
+    stage_rank = topology.rank % topology.stage_size
+    for stage, chunk in itertools.product(range(topology.pipeline), range(topology.virtual)):
+        own: dict[str, Tensor] = {}
+        if stage == topology.pipeline_rank:
+            own = {part.name: shard.detach() for part, shard in _own_parts(modules[chunk], chunk, arch, topology)}
+        elif not topology.is_main:
+            continue
+        for part in _parts(arch, topology, stage, chunk):
+            if arch.tied_embeddings and part.name == "output_layer.weight":
+                continue  # the copy of the first chunk is written
+            holder = stage * topology.stage_size + part.first
+            whole: dict[str, Tensor] = {}
+            if stage == topology.pipeline_rank and part.first <= stage_rank < part.first + part.ranks:
+                whole = _merge(own[part.name], part, topology)
+            if topology.is_main:
+                yield from (whole if holder == 0 else _received(part.piece, holder, dtype, topology)).items()
             else:
                 for tensor in whole.values():
                     dist.send(tensor.contiguous(), dst=0)
-    if not topology.is_main:
-        return
-    for stage in range(1, topology.pipeline):
-        for chunk in range(topology.virtual):
-            yield from _received(arch, topology, stage, chunk, dtype)
 
 
-def _merge(shard: Tensor, piece: Piece, topology: Topology) -> dict[str, Tensor]:
-    """Whole tensors on tensor rank 0, nothing on the others."""
-    if topology.tensor == 1:
-        return piece.merge([shard])
-    shards = [torch.empty_like(shard) for _ in range(topology.tensor)] if topology.tensor_rank == 0 else None
-    dist.gather(
-        shard.contiguous(), shards, dst=dist.get_global_rank(topology.tensor_group, 0), group=topology.tensor_group
-    )
-    return piece.merge(shards) if shards is not None else {}
+def _merge(shard: Tensor, part: _Part, topology: Topology) -> dict[str, Tensor]:
+    """Whole tensors on the first of the ranks that hold the part, nothing on the others."""
+    if part.ranks == 1:
+        return part.piece.merge([shard])
+    group = topology.tensor_group if part.expert is None else topology.expert_tensor_group
+    shards = [torch.empty_like(shard) for _ in range(part.ranks)] if dist.get_rank(group) == 0 else None
+    dist.gather(shard.contiguous(), shards, dst=dist.get_global_rank(group, 0), group=group)
+    return part.piece.merge(shards) if shards is not None else {}
 
 
-def _received(
-    arch: Architecture, topology: Topology, stage: int, chunk: int, dtype: torch.dtype
-) -> Iterator[tuple[str, Tensor]]:
-    sender = dist.get_global_rank(topology.pipeline_group, stage)
-    layers = chunk_layers(arch, topology, stage, chunk)
-    is_last = stage == topology.pipeline - 1 and chunk == topology.virtual - 1
-    pieces = pieces_of_chunk(arch, arch.vocab_size, layers, first=False, last=is_last)
-    for name, piece in pieces:
-        if arch.tied_embeddings and name == "output_layer.weight":
-            continue
-        for hf_name, shape in piece.shapes().items():
-            tensor = torch.empty(shape, dtype=dtype, device=topology.device)
-            dist.recv(tensor, src=sender)
-            yield hf_name, tensor
+def _received(piece: Piece, sender: int, dtype: torch.dtype, topology: Topology) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, shape in piece.shapes().items():
+        tensors[name] = torch.empty(shape, dtype=dtype, device=topology.device)
+        dist.recv(tensors[name], src=sender)
+    return tensors

@@ -1,7 +1,8 @@
 """Which Hugging Face tensors a Megatron parameter is made of, and how it is divided over tensor-parallel ranks.
 
-The three families share their tensor names, so one table serves them. Each kind of parameter is a `Piece` that can read
-one rank's shard from slices of the Hugging Face tensors, and can put the shards of all ranks together again.
+The families share their tensor names but for those of experts, so one table serves them. Each kind of parameter is a
+`Piece` that can read one rank's shard from slices of the Hugging Face tensors, and can put the shards of all ranks
+together again.
 Shapes: V vocabulary, H hidden, F feed-forward, N query heads, K key/value heads, D head size.
 """
 
@@ -13,7 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from seif_nemo.models.architecture import Architecture
+from seif_nemo.models.architecture import Architecture, Experts
+
+_EXPERT = re.compile(r"\.mlp\.experts\.local_experts\.(\d+)\.")
 
 
 class Slices(Protocol):
@@ -52,6 +55,24 @@ class Replicated:
 
     def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
         return files.read(self.name, slice(0, self.size))
+
+    def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {self.name: shards[0]}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A router's weight [rows, columns]: the same on every rank."""
+
+    name: str
+    rows: int
+    columns: int
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {self.name: (self.rows, self.columns)}
+
+    def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
+        return files.read(self.name, slice(0, self.rows))
 
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         return {self.name: shards[0]}
@@ -161,8 +182,9 @@ def pieces_of_chunk(
 ) -> Iterator[tuple[str, Piece]]:
     """Megatron parameter name (as the chunk's GPTModel names it) and its piece, in the order of Hugging Face files.
 
-    `layers` are the global numbers of the chunk's layers, from 0. With tied embeddings the last of several chunks holds
-    a second copy of the embedding as its output weight.
+    `layers` are the global numbers of the chunk's layers, from 0. Experts come with their global numbers too, under
+    `mlp.experts.local_experts.`, and their pieces are divided over the ranks of one expert. With tied embeddings the
+    last of several chunks holds a second copy of the embedding as its output weight.
     """
     embedding = Vocabulary("model.embed_tokens.weight", arch.vocab_size, padded_vocab, arch.hidden_size)
     if first:
@@ -196,10 +218,50 @@ def _layer_pieces(arch: Architecture, layer: int) -> Iterator[tuple[str, Piece]]
         yield "self_attention.k_layernorm.weight", Replicated(f"{attention}.k_norm.weight", arch.head_dim)
     output = Columns(f"{attention}.o_proj.weight", hidden, arch.num_heads * arch.head_dim)
     yield "self_attention.linear_proj.weight", output
-    yield "mlp.linear_fc1.layer_norm_weight", Replicated(f"{prefix}.post_attention_layernorm.weight", hidden)
+    norm = Replicated(f"{prefix}.post_attention_layernorm.weight", hidden)
+    if arch.experts is not None:
+        yield "pre_mlp_layernorm.weight", norm
+        yield from _expert_pieces(arch, arch.experts, prefix)
+        return
+    yield "mlp.linear_fc1.layer_norm_weight", norm
     gate_up = (f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight")
     yield "mlp.linear_fc1.weight", Rows(gate_up, arch.ffn_hidden_size, hidden)
     yield "mlp.linear_fc2.weight", Columns(f"{mlp}.down_proj.weight", hidden, arch.ffn_hidden_size)
+
+
+# Of each family with experts: their module, and its gate, up and down projections.
+_EXPERT_NAMES = {
+    "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
+    "qwen3_moe": ("mlp", "gate_proj", "up_proj", "down_proj"),
+}
+
+
+def _expert_pieces(arch: Architecture, experts: Experts, prefix: str) -> Iterator[tuple[str, Piece]]:
+    module, gate, up, down = _EXPERT_NAMES[arch.family]
+    yield "mlp.router.weight", Whole(f"{prefix}.{module}.gate.weight", experts.count, arch.hidden_size)
+    for number in range(experts.count):
+        expert = f"{prefix}.{module}.experts.{number}"
+        names = (f"{expert}.{gate}.weight", f"{expert}.{up}.weight")
+        local = f"mlp.experts.local_experts.{number}"
+        yield f"{local}.linear_fc1.weight", Rows(names, experts.ffn_hidden_size, arch.hidden_size)
+        down_columns = Columns(f"{expert}.{down}.weight", arch.hidden_size, experts.ffn_hidden_size)
+        yield f"{local}.linear_fc2.weight", down_columns
+
+
+def expert_number(name: str) -> int | None:
+    """The number of the expert that a parameter of `pieces_of_stage` belongs to; None for all other parameters."""
+    match = _EXPERT.search(name)
+    return None if match is None else int(match[1])
+
+
+def expert_parameter(name: str, number: int, *, grouped: bool) -> str:
+    """The name that a rank's model has for a parameter of what is its expert `number`.
+
+    `grouped`: Transformer Engine's grouped linear holds all experts of a rank, with their numbers behind the names.
+    """
+    if grouped:  # never ran: no machine with Transformer Engine yet
+        return _EXPERT.sub(".mlp.experts.", name) + str(number)
+    return _EXPERT.sub(f".mlp.experts.local_experts.{number}.", name)
 
 
 def expected_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:

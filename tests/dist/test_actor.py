@@ -286,9 +286,7 @@ def test_one_process_gives_what_plain_torch_gives() -> None:
 
 
 OTHERS = {
-    "gspo": AlgorithmConfig(
-        policy_loss=PolicyLoss.gspo, loss_mean=LossMean.sequence, clip_low=0.05, clip_high=0.1
-    ),
+    "gspo": AlgorithmConfig(policy_loss=PolicyLoss.gspo, loss_mean=LossMean.sequence, clip_low=0.05, clip_high=0.1),
     "cispo": AlgorithmConfig(policy_loss=PolicyLoss.cispo, clip_low=1.0, entropy_coefficient=0.02),
     "dr_grpo": AlgorithmConfig(loss_mean=LossMean.constant, kl_estimator=KlEstimator.k2),
 }

@@ -88,6 +88,37 @@ def test_every_cpu_patch_is_needed_and_reaches_megatron_alone() -> None:
     assert shared
 
 
+def _experts_without_and_with_fixes() -> None:
+    import torch.distributed as dist
+    from megatron.core.tensor_parallel import mappings
+    from megatron.core.transformer.moe import moe_utils, token_dispatcher
+
+    from seif_nemo.config.parallel import ParallelConfig
+    from seif_nemo.parallel.topology import build_topology
+
+    sizes = torch.tensor([2, 1])
+    assert not hasattr(moe_utils, "te_general_gemm")
+    assert torch.is_tensor(moe_utils.maybe_move_tensor_to_cpu(sizes, as_numpy=True))
+    topology = build_topology(ParallelConfig(tensor=2), seed=1, threads=1)
+    group, rank = topology.tensor_group, topology.rank
+    own = torch.full((2 - rank, 3), float(rank + 1))
+    parts = [torch.empty(2, 3), torch.empty(1, 3)]
+    with pytest.raises(RuntimeError, match="invalid tensor size"):
+        dist.all_gather(parts, own, group=group)
+
+    assert moe_utils.te_general_gemm is None
+    assert token_dispatcher.maybe_move_tensor_to_cpu(sizes, as_numpy=True).tolist() == [2, 1]
+    gathered = mappings.gather_from_sequence_parallel_region(own, group=group, output_split_sizes=[2, 1])
+    assert gathered[:, 0].tolist() == [1, 1, 2]
+    nothing = own[:0] if rank else own
+    gathered = mappings.gather_from_sequence_parallel_region(nothing, group=group, output_split_sizes=[2, 0])
+    assert gathered[:, 0].tolist() == [1, 1]
+
+
+def test_every_patch_for_experts_is_needed_and_works() -> None:
+    run_ranks(2, _experts_without_and_with_fixes)
+
+
 def _adam_without_and_with_fixes(path: Path) -> None:
     from seif_nemo.parallel import topology as topology_module
     from seif_nemo.parallel.cpu_backend import apply_torch_adam_fixes

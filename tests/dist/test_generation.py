@@ -264,6 +264,33 @@ def test_errors_are_told_on_every_rank() -> None:
         assert messages[7] == "True w2"
 
 
+def run_handed_out(layout: Layout) -> tuple[list[int], list[int], bool, list[int]]:
+    topology, _, engine, _ = build(layout, TINY, 7)
+    requests, sampling = make_requests(), SAMPLINGS["sampled"]
+    handed: list[tuple[int, Rollout]] = []
+    whole = engine.generate(
+        requests, sampling, weight_version="w", on_finished=lambda index, rollout: handed.append((index, rollout))
+    )
+    indices = [index for index, _ in handed]
+    same = plain([rollout for _, rollout in handed]) == plain([whole[index] for index in indices])
+    shutdown(topology)
+    return sorted(indices), indices, same, [whole[index].num_response_tokens for index in indices]
+
+
+@pytest.mark.parametrize("layout", [Layout(2), Layout(2, pipeline=2)])
+def test_each_rollout_is_handed_out_once_where_it_is_made_and_when_it_is_whole(layout: Layout) -> None:
+    results = run_ranks(2, run_handed_out, layout)
+    everything = list(range(len(make_requests())))
+    owned = [indices for indices, *_ in results]
+    if layout.pipeline == 2:  # one replica: all of its ranks hold its rows
+        assert owned == [everything, everything]
+    else:
+        assert sorted(owned[0] + owned[1]) == everything and owned[0] and owned[1]
+    for _, order, same, lengths in results:
+        assert same
+        assert order != sorted(order) and len(set(lengths)) > 1, "not in the end, in the order of the requests"
+
+
 def run_side_effects() -> list[object]:
     topology, model, engine, _ = build(Layout(1), TINY, 8)
     requests, sampling = make_requests(), SAMPLINGS["sampled"]

@@ -1,5 +1,6 @@
 """Pipelines with several chunks on each stage, and with stages of unlike depth, compute what one process computes."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,33 +65,36 @@ def test_tokens_are_those_of_one_process() -> None:
                     np.testing.assert_allclose(a.logprobs, b.logprobs, atol=3e-5)
 
 
-def load_and_export(layouts: Sequence[Layout], path: Path, out: Path) -> list[tuple[int, dict[str, np.ndarray]]]:
-    """(Tensor rank, weights after the load) of this rank in each layout; the exports are in `out`."""
+def load_and_export(layouts: Sequence[Layout], paths: Sequence[Path]) -> list[tuple[int, dict[str, np.ndarray]]]:
+    """(Tensor rank, loaded weights) of each model in each layout; the exports go into the models' directories."""
     loaded: list[tuple[int, dict[str, np.ndarray]]] = []
-    arch = read_architecture(path)
     for number, layout in enumerate(layouts):
         topology = build_topology(layout.config, seed=1, threads=1)
-        modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=16)
-        load_hf_weights(modules, arch, topology, path)
-        loaded.append((topology.tensor_rank, local_weights(modules)))
-        export_hf(modules, arch, topology, out / f"{layout.world}-{number}", source_dir=path)
+        for path in paths:
+            arch = read_architecture(path)
+            modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=16)
+            load_hf_weights(modules, arch, topology, path)
+            loaded.append((topology.tensor_rank, local_weights(modules)))
+            export_hf(modules, arch, topology, path / f"{layout.world}-{number}", source_dir=path)
         shutdown(topology)
     return loaded
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_hugging_face_weights_come_in_and_go_out(tied: bool, tmp_path: Path) -> None:
-    path = make_tiny_hf(tmp_path / "model", "qwen2", num_hidden_layers=5, tie_word_embeddings=tied)
-    (expected,) = run_ranks(1, load_and_export, [Layout(1)], path, tmp_path)
-    whole = merge_weights(expected, 1)
-    source = load_file(path / "model.safetensors")
+def test_hugging_face_weights_come_in_and_go_out(tmp_path: Path) -> None:
+    paths = [
+        make_tiny_hf(tmp_path / f"tied {tied}", "qwen2", num_hidden_layers=5, tie_word_embeddings=tied)
+        for tied in (True, False)
+    ]
+    (whole,) = run_ranks(1, load_and_export, [Layout(1)], paths)
     for world, layouts in PIPELINES.items():
-        results = run_ranks(world, load_and_export, layouts, path, tmp_path)
-        for number, layout in enumerate(layouts):
+        results = run_ranks(world, load_and_export, layouts, paths)
+        for number, (layout, path) in enumerate(itertools.product(layouts, paths)):
             merged = merge_weights([result[number] for result in results], layout.tensor)
-            assert merged.keys() == whole.keys()
-            assert all(np.array_equal(merged[name], value) for name, value in whole.items()), layout
-            exported = load_file(tmp_path / f"{world}-{number}" / "model.safetensors")
+            expected = merge_weights([whole[paths.index(path)]], 1)
+            assert merged.keys() == expected.keys()
+            assert all(np.array_equal(merged[name], value) for name, value in expected.items()), layout
+            source = load_file(path / "model.safetensors")
+            exported = load_file(path / f"{world}-{number // 2}" / "model.safetensors")
             assert exported.keys() == source.keys()
             assert all(torch.equal(exported[name], value) for name, value in source.items()), layout
 

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ MODELS = {
     "qwen3": {"family": "qwen3", "shard_size": "40KB", "head_dim": 16},
     "qwen3_one_group": {"family": "qwen3", "num_key_value_heads": 1, "tie_word_embeddings": True},
 }
+EXPERT_MODELS = {
+    "mixtral": {"family": "mixtral", "num_hidden_layers": 3, "shard_size": "40KB"},
+    "qwen3_moe": {"family": "qwen3_moe", "shard_size": "40KB"},
+    "qwen3_moe_shares": {"family": "qwen3_moe", "norm_topk_prob": False, "tie_word_embeddings": True},
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Layout:
     tensor: int = 1
     pipeline: int = 1
     sequence: bool = False
+    expert: int = 1
+    expert_tensor: int | None = None
 
 
 def _tokens() -> torch.Tensor:
@@ -70,7 +77,7 @@ def _forward(model: Any, topology: Topology, tokens_BS: torch.Tensor, hidden: in
 def _check_layouts(layouts: list[Layout], models: dict[str, Path], expected: dict[str, torch.Tensor], out: Path) -> int:
     checked = 0
     for number, layout in enumerate(layouts):
-        config = ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence)
+        config = ParallelConfig(**asdict(layout))
         topology = build_topology(config, seed=1, threads=1)
         for name, path in models.items():
             arch = read_architecture(path)
@@ -95,7 +102,8 @@ def _close(logits: torch.Tensor, expected: torch.Tensor, arch: Architecture, lab
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {name: make_tiny_hf(root / name, seed=i, **spec) for i, (name, spec) in enumerate(MODELS.items())}
+    specs = MODELS | EXPERT_MODELS
+    return {name: make_tiny_hf(root / name, seed=i, **spec) for i, (name, spec) in enumerate(specs.items())}
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +120,38 @@ LAYOUTS = {
     2: [Layout(tensor=2), Layout(tensor=2, sequence=True), Layout(pipeline=2)],
     4: [Layout(tensor=4), Layout(tensor=2, pipeline=2, sequence=True)],
 }
+EXPERT_LAYOUTS = {
+    1: [Layout()],
+    2: [
+        Layout(tensor=2, sequence=True),
+        Layout(expert=2),
+        Layout(tensor=2, sequence=True, expert=2, expert_tensor=1),
+        Layout(pipeline=2),
+    ],
+    4: [
+        Layout(tensor=2, sequence=True, expert=2),
+        Layout(expert=2, expert_tensor=2),
+        Layout(pipeline=2, expert=2),
+        Layout(pipeline=2, tensor=2, sequence=True, expert=2, expert_tensor=1),
+    ],
+}
+CASES = [(size, layouts, MODELS) for size, layouts in LAYOUTS.items()] + [
+    (size, layouts, EXPERT_MODELS) for size, layouts in EXPERT_LAYOUTS.items()
+]
 
 
-@pytest.mark.parametrize("world_size", LAYOUTS)
+@pytest.mark.parametrize(
+    "world_size, layouts, chosen", CASES, ids=[f"{size}-{next(iter(chosen))}" for size, _, chosen in CASES]
+)
 def test_logits_equal_transformers_and_export_equals_the_source(
-    world_size: int, models: dict[str, Path], expected: dict[str, torch.Tensor], tmp_path: Path
+    world_size: int,
+    layouts: list[Layout],
+    chosen: dict[str, Any],
+    models: dict[str, Path],
+    expected: dict[str, torch.Tensor],
+    tmp_path: Path,
 ) -> None:
-    layouts = LAYOUTS[world_size]
+    models = {name: models[name] for name in chosen}
     checked = run_ranks(world_size, _check_layouts, layouts, models, expected, tmp_path)
     assert checked == [len(layouts) * len(models)] * world_size
     for number, name in itertools.product(range(len(layouts)), models):

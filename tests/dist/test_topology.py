@@ -131,9 +131,8 @@ def test_collectives_time_out() -> None:
 
 
 def test_errors_name_the_key_and_the_nearest_choices() -> None:
-    with pytest.raises(
-        RankError, match=r"parallel\.tensor=2 times parallel\.context=1 times parallel\.pipeline=2 is 4, which does not divide the 6"
-    ):
+    sizes = r"parallel\.tensor=2 times parallel\.context=1 times parallel\.pipeline=2 is 4"
+    with pytest.raises(RankError, match=rf"{sizes}, which does not divide the 6"):
         run_ranks(6, _wrong_division)
     with pytest.raises(RankError, match=r"choose a product of 2 or 3, or start 4 or 8 ranks"):
         run_ranks(6, _wrong_division)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seif_nemo.components.actor import Actor, NonFiniteGradientsError
+from seif_nemo.components.actor import Actor
+from seif_nemo.components.skipping import NonFiniteGradientsError
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.models.trainable import TrainableModel

@@ -6,9 +6,9 @@ from seif_nemo.config.data import DataConfig
 from seif_nemo.config.model import ModelConfig
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.config.root import Config
+from seif_nemo.evolution.changed_files import all_see
 from seif_nemo.evolution.inputs import check_inputs
 from seif_nemo.evolution.ledger import Ledger
-from seif_nemo.evolution.training_phases import all_see
 from seif_nemo.parallel.digest import digest_file
 from seif_nemo.parallel.topology import build_topology, shutdown
 from seif_nemo.types.records import Phase, UnitKey

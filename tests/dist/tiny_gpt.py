@@ -65,9 +65,18 @@ def build_tiny(
     arch: Architecture = TINY,
     dtype: torch.dtype = torch.float32,
     recompute: Recompute = Recompute.none,
+    *,
+    with_value_head: bool = False,
 ) -> list[GPTModel]:
     """The chunks of the model with weights that depend on the parameter's global name and `arch` alone."""
-    modules = build_gpt(arch, topology, dtype=dtype, max_sequence_length=arch.max_positions, recompute=recompute)
+    modules = build_gpt(
+        arch,
+        topology,
+        dtype=dtype,
+        max_sequence_length=arch.max_positions,
+        recompute=recompute,
+        with_value_head=with_value_head,
+    )
     with torch.no_grad():
         for module in modules:
             for name, parameter in module.named_parameters():
@@ -129,7 +138,7 @@ def _initial(name: str, shape: tuple[int, ...], arch: Architecture) -> Tensor:
 
 
 def _partition_dim(name: str) -> int | None:
-    if "layer_norm" in name or "layernorm" in name:
+    if "layer_norm" in name or "layernorm" in name or name.startswith("value_head."):
         return None
     if "linear_proj" in name or "linear_fc2" in name:
         return 1

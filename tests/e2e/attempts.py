@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -71,7 +72,11 @@ def _evolve(environment: dict[str, str], overrides: list[str], log: str) -> None
         sys.stdout, sys.stderr = stream, stream
         from seif_nemo.cli.main import main
 
-        code = main(["evolve", *overrides])
+        try:
+            code = main(["evolve", *overrides])
+        except BaseException:
+            traceback.print_exc()
+            code = 1
     os._exit(code)
 
 

@@ -91,7 +91,7 @@ def test_a_run_goes_on_where_its_judge_is_served_now(
         prompt = body["messages"][-1]["content"]
         return said(f"[[{prompt.split('<<< ')[1][:8]} {'yes' if len(prompt) % 2 else 'no'}]]")
 
-    def run(name: str, url: str) -> Attempt:
+    def run(name: str, url: str, *more: str) -> Attempt:
         arguments = with_judge(
             tiny_model,
             tmp_path / name,
@@ -101,12 +101,14 @@ def test_a_run_goes_on_where_its_judge_is_served_now(
             "reward.answers_per_instruction=2",
             "algorithm.instructor_reward.kind=band",
             "evolution.solvability_samples=2",
+            *more,
         )
         return Attempt(WORLD_SIZE, arguments, tmp_path / f"log-{name}")
 
     monkeypatch.setenv("no_proxy", "*")
     with chat_server(answer) as server:
-        assert run("whole", server.url).wait(timeout_s=240) == [0] * WORLD_SIZE
+        # One question after the other, against questions that are asked while others are generated.
+        assert run("whole", server.url, "reward.overlap=false").wait(timeout_s=240) == [0] * WORLD_SIZE
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     for point in (2, 5, None):
         with chat_server(answer) as server:  # at a port of its own each time

@@ -1,12 +1,13 @@
 """The decoding loop of one replica: its share of the requests, through the slots, to answers.
 
 Every rank of the replica (its tensor-parallel ranks times its pipeline stages) runs this loop with the same slot table.
-The last stage samples; one broadcast over the pipeline group per step tells the others (token, log-prob).
+The last stage samples; one broadcast over the pipeline group per step tells the others (token, log-prob). Replicas
+that share experts work on the same rows.
 
 Shape suffixes: R rows of the batch, B leading rows in use, N tokens, T response tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +30,10 @@ _PREFILL_TOKENS = 16384  # of distinct prompts in one forward; bounds activation
 
 
 class Decoding:
-    """One `generate` call on one replica. `share`: the indices of the requests that are its own, in serving order."""
+    """One `generate` call on one replica. `share`: the indices of the requests that are its own, in serving order.
+
+    `hand_out` gets each of them with its answer as soon as that is whole.
+    """
 
     def __init__(
         self,
@@ -43,11 +47,13 @@ class Decoding:
         *,
         max_sequence_length: int,
         dtype: torch.dtype,
+        hand_out: Callable[[int, Answer], None],
     ) -> None:
         self._chunks, self._cache, self._topology, self._tokenizer = chunks, cache, topology, tokenizer
         self._requests, self._share, self._sampling = requests, share, sampling
         self._max_sequence_length = max_sequence_length
         self._dtype = dtype
+        self._hand_out = hand_out
         self._eos_ids = np.array(tokenizer.eos_ids, dtype=np.int64)
         num_rows = min(cache.num_rows, len(share))
         self._table = SlotTable(num_rows, share)
@@ -188,6 +194,10 @@ class Decoding:
                 top_k=sampling.top_k,
             )
             drawn_2B = torch.stack((drawn.token_B.double(), drawn.logprob_B.double()))  # both are exact in float64
+            if self._topology.generators < self._topology.replicas:
+                # Replicas that share experts must agree: a product may round a row by its place among the others.
+                group = self._topology.expert_block_group
+                dist.broadcast(drawn_2B, src=dist.get_global_rank(group, 0), group=group)
         if self._topology.pipeline > 1:
             dist.broadcast(drawn_2B, src=self._topology.last_stage_rank, group=self._topology.pipeline_group)
         drawn_host_2B: NDArray[np.float64] = drawn_2B.cpu().numpy()
@@ -218,13 +228,16 @@ class Decoding:
     def _answer(self, row: int, reason: FinishReason) -> None:
         count = int(self._drawn_R[row])
         ids = self._token_RT[row, :count].copy()
-        self._answers[int(self._table.request_R[row])] = Answer(
+        answer = Answer(
             response_ids=ids,
             logprobs=self._logprob_RT[row, :count].copy(),
             text=final_text(self._tokenizer, ids.tolist(), self._sampling.stop),
             finish_reason=reason,
         )
+        index = int(self._table.request_R[row])
+        self._answers[index] = answer
         self._watch_R[row] = None
+        self._hand_out(index, answer)
 
     def _move(self, sources: Indices, targets: Indices) -> None:
         for array in (self._key_R, self._length_R, self._drawn_R, self._limit_R, self._last_R):

@@ -16,7 +16,7 @@ from seif_nemo.generation.sampling import check_sampling
 from seif_nemo.generation.sharing import Answer, deal, pack, unpack
 from seif_nemo.generation.stopping import check_stops
 from seif_nemo.parallel.topology import Topology
-from seif_nemo.protocols.engine import StaleWeightsError
+from seif_nemo.protocols.engine import OnFinished, StaleWeightsError
 from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.types.rollouts import GenerationRequest, Rollout, SamplingParams
 
@@ -66,7 +66,12 @@ class MegatronEngine:
         self._cache: KVCache | None = None
 
     def generate(
-        self, requests: Sequence[GenerationRequest], sampling: SamplingParams, *, weight_version: str
+        self,
+        requests: Sequence[GenerationRequest],
+        sampling: SamplingParams,
+        *,
+        weight_version: str,
+        on_finished: OnFinished | None = None,
     ) -> list[Rollout]:
         """One rollout per request, in order. Collective, see `protocols/engine.py`.
 
@@ -82,26 +87,32 @@ class MegatronEngine:
         self._check_prompts(requests)
         shares = deal(
             [request.prompt_ids for request in requests],
-            self._topology.replicas,
+            self._topology.generators,
             tokens_per_response=min(sampling.max_new_tokens, self._max_sequence_length),
         )
-        with torch.inference_mode(), _eval_mode(self._modules):
-            answers = self._gather(self._answer(requests, shares[self._topology.replica_rank], sampling), shares)
-        for index, answer in enumerate(answers):
-            if not np.isfinite(answer.logprobs).all():
-                token = int(np.flatnonzero(~np.isfinite(answer.logprobs))[0])
-                raise FloatingPointError(f"request {index}: the log-prob of response token {token} is not finite")
-        return [
-            Rollout(
-                prompt_ids=request.prompt_ids,
+
+        def rollout_of(index: int, answer: Answer) -> Rollout:
+            return Rollout(
+                prompt_ids=requests[index].prompt_ids,
                 response_ids=answer.response_ids,
                 logprobs=answer.logprobs,
                 text=answer.text,
                 finish_reason=answer.finish_reason,
                 weight_version=weight_version,
             )
-            for request, answer in zip(requests, answers, strict=True)
-        ]
+
+        def hand_out(index: int, answer: Answer) -> None:
+            if on_finished is not None:
+                on_finished(index, rollout_of(index, answer))
+
+        with torch.inference_mode(), _eval_mode(self._modules):
+            own = self._answer(requests, shares[self._topology.generator_rank], sampling, hand_out)
+            answers = self._gather(own, shares)
+        for index, answer in enumerate(answers):
+            if not np.isfinite(answer.logprobs).all():
+                token = int(np.flatnonzero(~np.isfinite(answer.logprobs))[0])
+                raise FloatingPointError(f"request {index}: the log-prob of response token {token} is not finite")
+        return [rollout_of(index, answer) for index, answer in enumerate(answers)]
 
     def invalidate_caches(self) -> None:
         """Forgets all keys and values. The buffers stay."""
@@ -128,7 +139,11 @@ class MegatronEngine:
                 )
 
     def _answer(
-        self, requests: Sequence[GenerationRequest], share: Sequence[int], sampling: SamplingParams
+        self,
+        requests: Sequence[GenerationRequest],
+        share: Sequence[int],
+        sampling: SamplingParams,
+        hand_out: Callable[[int, Answer], None],
     ) -> list[Answer]:
         if not share:
             return []
@@ -144,6 +159,7 @@ class MegatronEngine:
             sampling,
             max_sequence_length=self._max_sequence_length,
             dtype=self._dtype,
+            hand_out=hand_out,
         )
         return decoding.run()
 
@@ -168,8 +184,11 @@ class MegatronEngine:
     def _gather(self, own: list[Answer], shares: list[list[int]]) -> list[Answer]:
         """All answers in the order of the requests. Every rank of a replica holds that replica's; replicas exchange."""
         everything = [own]
-        if self._topology.replicas > 1:
-            everything = self._exchange(own, [len(share) for share in shares])
+        if self._topology.generators > 1:
+            # of the replicas that share experts, and so their answers too, the first is heard
+            copies = self._topology.replicas // self._topology.generators
+            counts = [len(share) for share in shares for _ in range(copies)]
+            everything = self._exchange(own, counts)[::copies]
         by_request: dict[int, Answer] = {}
         for share, answers in zip(shares, everything, strict=True):
             by_request.update(zip(share, answers, strict=True))

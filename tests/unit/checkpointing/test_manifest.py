@@ -23,7 +23,9 @@ MANIFEST = Manifest(
     origin="follower@12",
     updates=12,
     weights_digest="ab" * 16,
-    layout=Layout(tensor=2, pipeline=1, data=4, context=1),
+    layout=Layout(
+        tensor=2, pipeline=1, data=4, context=1, virtual=1, pipeline_layout=(3, 5), expert=2, expert_tensor=2
+    ),
     step_count=24,
     learning_rate=1e-6,
     files=(FileRecord(".metadata", 3, "cd" * 16), FileRecord("__0_0.distcp", 5, "ef" * 16)),
@@ -45,7 +47,7 @@ def test_digest_covers_every_field() -> None:
         replace(MANIFEST, origin="follower@11"),
         replace(MANIFEST, updates=11),
         replace(MANIFEST, weights_digest="00" * 16),
-        replace(MANIFEST, layout=Layout(1, 2, 4, 1)),
+        replace(MANIFEST, layout=Layout(2, 1, 4, 1, 1, (3, 5), 4, 2)),
         replace(MANIFEST, step_count=23),
         replace(MANIFEST, learning_rate=2e-6),
         replace(MANIFEST, files=MANIFEST.files[:1]),

@@ -48,6 +48,7 @@ RECIPES = {  # advantage, loss, mean, clips, KL estimator, in the reward, the Fo
     "gspo": ("grpo", "gspo", "sequence", 3e-4, 4e-4, "k3", False, 0.0, 1),
     "cispo": ("grpo", "cispo", "token", 1.0, 0.28, "k3", False, 0.0, 1),
     "rloo": ("rloo", "clip", "sequence", 0.2, 0.3, "k1", True, 0.01, 1),
+    "ppo": ("gae", "clip", "token", 0.2, 0.2, "k1", True, 0.01, 1),
     "reinforce_pp": ("reinforce_pp", "clip", "token", 0.2, 0.2, "k1", True, 0.01, 1),
     "reinforce_pp_baseline": ("reinforce_pp_baseline", "clip", "token", 0.2, 0.2, "k2", False, 0.01, 1),
 }
@@ -61,6 +62,16 @@ def test_recipes_are_their_papers_values():
         names = (found.advantage.name, found.policy_loss.name, found.loss_mean.name)
         kl = (found.kl_estimator.name, found.kl_in_reward, found.follower.kl_coefficient)
         assert (*names, found.clip_low, found.clip_high, *kl, found.dynamic_sampling_draws) == expected, name
+
+
+def test_ppo_in_the_tiny_world_is_the_quickstart_with_the_recipe_and_a_critic():
+    ppo = compose_config(["experiment=tiny_ppo"]).algorithm
+    quickstart = compose_config(["experiment=quickstart", "recipe=ppo"]).algorithm
+    assert ppo.critic != quickstart.critic
+    assert (ppo.kl_in_reward, ppo.kl_estimator.name) == (False, "k3")
+    ppo.critic, ppo.kl_in_reward, ppo.kl_estimator = quickstart.critic, True, quickstart.kl_estimator
+    assert ppo == quickstart
+    assert (ppo.critic.gamma, ppo.critic.gae_lambda, ppo.critic.value_clip) == (1.0, 0.95, 0.2)
 
 
 def test_a_recipe_goes_over_an_experiments_algorithm_and_under_the_command_line():

@@ -42,9 +42,14 @@ class ScriptedSpeaker:
         rollouts = iter(self.speak(resident, chats, seeds=seeds, sampling=sampling))
         return [next(rollouts) if fit else None for fit in fits]
 
-    def speak(self, resident, chats, *, seeds, sampling):
+    def speak(self, resident, chats, *, seeds, sampling, on_finished=None):
         self.calls.append((resident, sampling, len(chats)))
-        return [self._rollout(self.script(chat, seed)) for chat, seed in zip(chats, seeds, strict=True)]
+        rollouts = []
+        for index, (chat, seed) in enumerate(zip(chats, seeds, strict=True)):
+            rollouts.append(self._rollout(self.script(chat, seed)))
+            if on_finished is not None:
+                on_finished(index, rollouts[index])
+        return rollouts
 
     @staticmethod
     def _rollout(text):

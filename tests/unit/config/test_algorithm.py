@@ -3,7 +3,10 @@ import math
 import pytest
 
 from seif_nemo.config.algorithm import (
+    AdaptiveKlConfig,
+    Advantage,
     AlgorithmConfig,
+    CriticConfig,
     Decay,
     InstructorRewardConfig,
     InstructorRewardKind,
@@ -34,6 +37,33 @@ def test_warm_up_rises_in_a_straight_line_and_a_cosine_falls_slowly_at_both_ends
 def test_epochs_by_round_hold_their_last_value():
     training = RoleTrainingConfig(epochs=[3, 1])
     assert [training.epochs_in(round) for round in (1, 2, 3, 7)] == [3, 1, 1, 1]
+
+
+def test_a_response_alone_needs_a_critic():
+    alone = RoleTrainingConfig(group_size=1)
+    AlgorithmConfig(advantage=Advantage.gae, instructor=alone, follower=alone)
+    with pytest.raises(ValueError, match=r"^algorithm\.follower\.group_size=1 must be at least 2: .* without a critic"):
+        AlgorithmConfig(follower=alone)
+    with pytest.raises(ValueError, match=r"^algorithm\.follower\.group_size=0 must be at least 1$"):
+        AlgorithmConfig(advantage=Advantage.gae, follower=RoleTrainingConfig(group_size=0))
+
+
+def test_keys_without_effect_are_refused():
+    with pytest.raises(ValueError, match=r"^algorithm\.critic\.epochs=2 has no effect with algorithm\.advantage=grpo"):
+        AlgorithmConfig(critic=CriticConfig(epochs=2))
+    slow = CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-5, beta1=0.8))
+    with pytest.raises(ValueError, match=r"^algorithm\.critic\.optimizer\.beta1=0\.8 has no effect"):
+        AlgorithmConfig(critic=slow)
+    with pytest.raises(ValueError, match=r"^algorithm\.adaptive_kl\.horizon=5000 has no effect .*target=null"):
+        AlgorithmConfig(adaptive_kl=AdaptiveKlConfig(horizon=5000))
+    with pytest.raises(ValueError, match=r"^algorithm\.instructor\.kl_coefficient=0 stays 0"):
+        AlgorithmConfig(adaptive_kl=AdaptiveKlConfig(target=1.0), instructor=RoleTrainingConfig(kl_coefficient=0))
+    with pytest.raises(ValueError, match=r"^algorithm\.critic\.warmup_steps=3 must be less than .*max_steps=3"):
+        AlgorithmConfig(
+            advantage=Advantage.gae,
+            critic=CriticConfig(warmup_steps=3),
+            instructor=RoleTrainingConfig(max_steps=3),
+        )
 
 
 @pytest.mark.parametrize("kind", [InstructorRewardKind.band, InstructorRewardKind.variance])

@@ -2,7 +2,16 @@ import math
 
 import pytest
 
-from seif_nemo.config.algorithm import AlgorithmConfig, InstructorRewardConfig, OptimizerConfig, RoleTrainingConfig
+from seif_nemo.config.algorithm import (
+    AdaptiveKlConfig,
+    Advantage,
+    AlgorithmConfig,
+    Correction,
+    CriticConfig,
+    InstructorRewardConfig,
+    OptimizerConfig,
+    RoleTrainingConfig,
+)
 from seif_nemo.config.checkpoint import CheckpointConfig
 from seif_nemo.config.cluster import ClusterConfig
 from seif_nemo.config.data import DataConfig
@@ -31,6 +40,10 @@ GROUPS = {
     "algorithm.instructor": lambda **values: AlgorithmConfig(instructor=RoleTrainingConfig(**values)),
     "algorithm.follower": lambda **values: AlgorithmConfig(follower=RoleTrainingConfig(**values)),
     "algorithm.instructor_reward": lambda **values: AlgorithmConfig(instructor_reward=InstructorRewardConfig(**values)),
+    "algorithm.critic": lambda **values: AlgorithmConfig(advantage=Advantage.gae, critic=CriticConfig(**values)),
+    "algorithm.adaptive_kl": lambda **values: AlgorithmConfig(
+        adaptive_kl=AdaptiveKlConfig(**{"target": 1.0, **values})
+    ),
     "algorithm.instructor.optimizer": lambda **values: AlgorithmConfig(
         instructor=RoleTrainingConfig(optimizer=OptimizerConfig(**values))
     ),
@@ -44,6 +57,7 @@ LIMITS = [
     ("algorithm.clip_low", [-0.1, 1.1, NAN], [0.0, 1.0]),
     ("algorithm.clip_high", [-0.1, NAN], [0.0]),
     ("algorithm.dual_clip", [1.0, NAN], [1.5]),
+    ("algorithm.max_staleness", [-1, 2], [0]),
     ("algorithm.replay_share", [-0.1, 1.0, NAN], [0.0]),
     ("algorithm.instructor_reward.diversity_coefficient", [-0.1, 1.1, NAN], [0.0, 1.0]),
     ("algorithm.instructor.epochs", [[], [1, -1]], [[0], [1, 0]]),
@@ -51,6 +65,14 @@ LIMITS = [
     ("algorithm.instructor.prompts_per_step", [0, -4], [4]),
     ("algorithm.instructor.group_size", [1], [2]),
     ("algorithm.follower.group_size", [1], [2]),
+    ("algorithm.critic.gamma", [-0.1, 1.1, NAN], [0.0, 1.0]),
+    ("algorithm.critic.gae_lambda", [-0.1, 1.1, NAN], [0.0, 1.0]),
+    ("algorithm.critic.value_clip", [0.0, NAN], [math.inf]),
+    ("algorithm.critic.warmup_steps", [-1], [0]),
+    ("algorithm.critic.epochs", [0], [1]),
+    ("algorithm.critic.mini_batches", [0, 385], [1, 384]),
+    ("algorithm.adaptive_kl.target", [0.0, NAN, math.inf], [None]),
+    ("algorithm.adaptive_kl.horizon", [0.0, NAN, math.inf, 1919], [1920]),
     ("algorithm.follower.mini_batches", [0, 385], [1, 384]),
     ("algorithm.follower.kl_coefficient", [-0.01, NAN, math.inf], [0.0]),
     ("algorithm.follower.optimizer.learning_rate", [0.0, -1e-6, NAN, math.inf], [1.0]),
@@ -90,6 +112,7 @@ LIMITS = [
     ("parallel.sequence", [True], [False]),
     ("parallel.collective_timeout_s", [0.0, NAN, math.inf], [1.0]),
     ("reward.answers_per_instruction", [0], [1]),
+    ("reward.overlap_workers", [0], [1]),
     ("reward.judge_max_new_tokens", [0, -1], [1]),
     ("reward.judge_margin", [-0.1, 0.5, NAN], [0.0, 0.49]),
     ("reward.judge_cache_entries", [-1], [0]),
@@ -149,3 +172,9 @@ def test_a_judges_endpoint_needs_its_model_and_a_use_and_keeps_the_key_out():
         with pytest.raises(ValueError, match=r"user name.*judge_key_variable") as caught:
             RewardConfig(judge_endpoint=endpoint, judge_model="m")
         assert "hush" not in str(caught.value)
+
+
+def test_older_rollouts_need_a_correction():
+    with pytest.raises(ValueError, match=r"algorithm.max_staleness=1.*algorithm.correction=none.*token_cut"):
+        AlgorithmConfig(max_staleness=1)
+    assert AlgorithmConfig(max_staleness=1, correction=Correction.token_cut).max_staleness == 1

@@ -41,6 +41,12 @@ def test_reinforce_pp_takes_penalties_off_token_by_token_and_normalises_over_all
     assert (result.num_used, result.num_zero_variance, result.num_missing) == (2, 0, 0)
 
 
+def test_a_critic_learns_from_every_response_with_a_reward():
+    advantages, result = found(Advantage.gae)
+    assert [values is None for values in advantages] == [False, False, True, False, False]
+    assert (result.num_used, result.num_zero_variance, result.num_missing) == (2, 0, 0)
+
+
 def test_its_baseline_leaves_groups_of_equal_rewards_out():
     advantages, result = found(Advantage.reinforce_pp_baseline)
     centred = np.array([0.5, 0.5, -0.5])

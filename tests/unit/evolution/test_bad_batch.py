@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from seif_nemo.components.actor import NonFiniteGradientsError
+from seif_nemo.components.skipping import NonFiniteGradientsError
 from seif_nemo.evolution.grpo import correction_values, keeping_a_bad_batch
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.types.records import Phase
@@ -43,4 +43,8 @@ def test_tokens_that_a_correction_masks_are_counted():
     plain = TrainSample(ids, ids, values, values, values, 0)
     weighted = TrainSample(ids, ids, values, values, values, 0, np.array([0.0, 1.5], np.float32))
     assert correction_values([plain]) == {}
-    assert correction_values([plain, weighted]) == {"correction/masked_share": 0.5, "correction/mean_weight": 0.75}
+    assert correction_values([plain, weighted]) == {
+        "correction/masked_share": 0.5,
+        "correction/mean_weight": 0.75,
+        "correction/ess": 0.5,
+    }

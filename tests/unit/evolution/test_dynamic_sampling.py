@@ -6,7 +6,8 @@ import numpy as np
 
 from seif_nemo.config.algorithm import AlgorithmConfig, RoleTrainingConfig
 from seif_nemo.data.sampler import PhaseSampler
-from seif_nemo.evolution.grpo import RewardedRollout, sample_step
+from seif_nemo.evolution.grpo import sample_step
+from seif_nemo.evolution.rewarded import RewardedRollout
 from seif_nemo.evolution.training_phases import draw_picks
 from seif_nemo.types.records import Phase
 from seif_nemo.types.rollouts import FinishReason, Rollout
@@ -45,9 +46,9 @@ def drawn(draws):
 
     def sample(step, draw):
         asked.append((step, draw))
-        return list(DRAWS[draw]), {"reward/mean": float(draw)}
+        return lambda: (list(DRAWS[draw]), {"reward/mean": float(draw)})
 
-    rewarded, values = sample_step(context_with(draws), Phase.FOLLOWER, 7, sample)
+    rewarded, values = sample_step(context_with(draws), Phase.FOLLOWER, 7, sample)()
     return asked, [(item.group, item.rollout.text) for item in rewarded[::2]], values
 
 

@@ -1,21 +1,24 @@
 """The learning rate of a step is the schedule's, wherever the phase is taken up."""
 
 from contextlib import nullcontext
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from seif_nemo.config.algorithm import OptimizerConfig, RoleTrainingConfig
+from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig, RoleTrainingConfig
 from seif_nemo.evolution import grpo
 from seif_nemo.types.records import Phase
 from seif_nemo.types.residents import Resident
+from seif_nemo.types.training import TrainStats
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_steps=2, final_learning_rate_share=0.1)
 
 
 class _Trainable:
     learning_rate = 0.0
+    config = SimpleNamespace(moe_aux_loss_coeff=0.0)
 
     def configure(self, optimizer):
         self.learning_rate = optimizer.learning_rate
@@ -30,32 +33,48 @@ class _Timers:
     def __call__(self, name):
         return nullcontext()
 
-    def drain(self):
-        return {}
+    def reset(self): ...
 
 
 def _rates(first, monkeypatch):
     """Learning rate with which each step from `first` on learns, of six."""
+    rates: list[float] = []
+
+    def train_step(samples, **_):
+        rates.append(context.trainable.learning_rate)
+        return TrainStats(*[0] * len(fields(TrainStats)))
+
+    def learn(context, key, total_steps, _):
+        return grpo.update_policy(context, key, total_steps, [], num_groups=1, coefficient=0.0)
+
     context: Any = SimpleNamespace(
         ledger=SimpleNamespace(next_step=lambda *_: first),
         replan=lambda *_: None,
         role=lambda _: Resident.FOLLOWER,
         settings=SimpleNamespace(
-            training=lambda _: RoleTrainingConfig(optimizer=OPTIMIZER), checkpoint=SimpleNamespace(every_steps=100)
+            training=lambda _: RoleTrainingConfig(optimizer=OPTIMIZER),
+            checkpoint=SimpleNamespace(every_steps=100),
+            algorithm=AlgorithmConfig(),
         ),
-        bank=SimpleNamespace(switch=lambda _: None, digest=lambda _: ""),
+        bank=SimpleNamespace(switch=lambda _: None, digest=lambda _: "", mark_updated=lambda: None),
+        actor=SimpleNamespace(train_step=train_step),
+        critic=None,
+        architecture=None,
+        measured=dict,
+        topology=SimpleNamespace(world_size=1),
+        seed=lambda *_: 0,
         trainable=_Trainable(),
         timers=_Timers(),
         stop=SimpleNamespace(is_asked=lambda: False),
         finish=lambda *_, **__: None,
     )
-    rates: list[float] = []
-    monkeypatch.setattr(grpo, "sample_step", lambda *_: ([], {}))
-    monkeypatch.setattr(grpo, "learn", lambda context, *_: rates.append(context.trainable.learning_rate) or {})
-    for name in ("save", "log_samples"):
+    monkeypatch.setattr(grpo, "sample_step", lambda *_: lambda: ([], {}))
+    monkeypatch.setattr(grpo, "learn", learn)
+    for name in ("save", "log_samples", "resume_upcoming"):
         monkeypatch.setattr(grpo, name, lambda *_: None)
-    monkeypatch.setattr(grpo, "throughput", lambda *_: {})
-    grpo.run_training_phase(context, 1, Phase.FOLLOWER, 6, lambda *_: ([], {}))
+    for name in ("length_values", "speed_values", "work_values", "peak_of"):
+        monkeypatch.setattr(grpo, name, lambda *_, **__: {})
+    grpo.run_training_phase(context, 1, Phase.FOLLOWER, 6, lambda *_: lambda: ([], {}))
     return rates
 
 

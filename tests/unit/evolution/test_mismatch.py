@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from seif_nemo.config.generation import GenerationConfig
-from seif_nemo.evolution.mismatch import MismatchError, check_mismatch
+from seif_nemo.evolution.mismatch import MismatchError, check_mismatch, effective_share, staleness_values
 
 
 def _arrays(*values):
@@ -26,3 +26,16 @@ def test_values_by_hand():
 def test_too_far_off_stops_the_run(off):
     with pytest.raises(MismatchError, match=r"generation\.max_mismatch=1\.2"):
         check_mismatch(_arrays([-1.0]), _arrays([-1.0 - off]), GenerationConfig())
+
+
+def test_the_lag_is_measured_apart():
+    values = staleness_values(_arrays([-1.0, -1.25]), _arrays([-1.5, -1.0]))
+    weights = [math.exp(0.5), math.exp(-0.25)]
+    ess = sum(weights) ** 2 / (2 * sum(w * w for w in weights))
+    assert values == pytest.approx({"staleness/mean_abs_delta": 0.375, "staleness/ess": ess}, rel=1e-6)
+
+
+def test_effective_share():
+    assert effective_share(np.array([2.0, 2.0, 2.0])) == 1.0
+    assert effective_share(np.array([1.0, 0.0, 0.0, 0.0])) == 0.25
+    assert effective_share(np.zeros(3)) == 0.0

@@ -43,8 +43,8 @@ class _Reward:
         reason = FinishReason.LENGTH if None in verdicts else FinishReason.STOP
         return SimpleNamespace(text=tuple(v for v in verdicts if v is not None), finish_reason=reason)
 
-    def scores(self, items):
-        return [Score(text) for _, text in items]
+    def scores_later(self, items):
+        return lambda: [Score(text) for _, text in items]
 
 
 def _context(decisions, verdicts, *, samples):

@@ -304,3 +304,41 @@ def test_a_start_without_key_or_endpoint_is_refused_with_the_key_to_change() -> 
         f"reward.judge_endpoint={server.url} gives no answer as reward.judge_model=m: HTTP 401: who?"
     )
     assert server.requests[0]["authorization"] == "Bearer hush"
+
+
+def test_the_call_finds_what_was_asked_ahead() -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        code, text = shown(body)
+        return said(f"[[{code} {'yes' if text.endswith(('0', '2')) else 'no'}]]")
+
+    asked = questions(5)
+    with chat_server(answer) as server:
+        judge, _ = remote(server.url)
+        threads = [threading.Thread(target=judge.ask_ahead, args=(asked[index],)) for index in (0, 1, 1, 3, 0)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.requests) == 3, "a question under way is not asked again"
+        verdicts = judge(asked)
+        assert [verdict.outcome for verdict in verdicts] == [PASSED, FAILED, PASSED, FAILED, FAILED]
+        assert len(server.requests) == 5
+        assert judge(asked) == verdicts and len(server.requests) == 10, "only the next call has them"
+
+
+def test_what_fails_ahead_is_asked_with_patience_by_the_call() -> None:
+    fails = iter([True, True])
+
+    def answer(body: dict[str, Any]) -> Reply:
+        return Reply(status=503) if next(fails, False) else said(f"[[{shown(body)[0]} yes]]")
+
+    asked = questions(3)
+    with chat_server(answer) as server:
+        judge, waits = remote(server.url, judge_concurrency=1)
+        for question in asked:
+            judge.ask_ahead(question)
+        assert (len(server.requests), waits) == (1, []), "one failure ends the asking ahead"
+        assert [verdict.outcome for verdict in judge(asked)] == [PASSED] * 3
+        assert len(server.requests) == 5 and len(waits) == 1
+        judge.ask_ahead(asked[0])
+        assert len(server.requests) == 6, "the next call's questions are asked ahead again"

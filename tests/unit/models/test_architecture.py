@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from seif_nemo.models.architecture import Llama3Rope, read_architecture, read_eos_ids
+from seif_nemo.models.architecture import Experts, Llama3Rope, read_architecture, read_eos_ids
 
 QWEN2 = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -152,3 +152,43 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="must hold a JSON object"):
         read_architecture(tmp_path)
+
+
+def _write_experts(path: Path, name: str, *, drop: tuple[str, ...] = (), **changes: Any) -> Path:
+    sizes = {"num_experts": 8} if name.startswith("Qwen3") else {"num_local_experts": 8}
+    shared = {"architectures": [name], "sliding_window": None, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    return _write(path, drop=drop, **(shared | sizes | changes))
+
+
+def test_experts_of_both_families(tmp_path: Path) -> None:
+    mixtral = read_architecture(_write_experts(tmp_path, "MixtralForCausalLM"))
+    assert mixtral.experts == Experts(count=8, per_token=2, ffn_hidden_size=256, normalised=True)
+    qwen = read_architecture(_write_experts(tmp_path, "Qwen3MoeForCausalLM"))
+    assert qwen.experts == Experts(count=8, per_token=2, ffn_hidden_size=64, normalised=False)
+    assert (qwen.qk_norm, mixtral.qk_norm) == (True, False)
+    renamed = _write_experts(
+        tmp_path, "Qwen3MoeForCausalLM", drop=("num_experts",), num_local_experts=4, norm_topk_prob=True
+    )
+    assert read_architecture(renamed).experts == Experts(count=4, per_token=2, ffn_hidden_size=64, normalised=True)
+    assert read_architecture(_write(tmp_path)).experts is None
+
+
+@pytest.mark.parametrize(
+    "name, changes, drop, message",
+    [
+        ("Qwen3MoeForCausalLM", {"decoder_sparse_step": 2}, (), "decoder_sparse_step=2 is not supported; supported: 1"),
+        ("Qwen3MoeForCausalLM", {"mlp_only_layers": [0]}, (), r"mlp_only_layers=\[0\] is not supported"),
+        ("Qwen3MoeForCausalLM", {"use_sliding_window": True}, (), "use_sliding_window=True is not supported"),
+        ("MixtralForCausalLM", {"sliding_window": 4096}, (), "sliding_window=4096 is not supported; supported: None"),
+        ("MixtralForCausalLM", {"router_jitter_noise": 0.1}, (), "router_jitter_noise=0.1 is not supported"),
+        ("MixtralForCausalLM", {"num_experts_per_tok": 9}, (), "num_experts_per_tok=9 must be at most num_local"),
+        ("MixtralForCausalLM", {"num_experts_per_tok": 1}, (), "num_experts_per_tok=1 .* without a gradient"),
+        ("Qwen3MoeForCausalLM", {"num_local_experts": 4}, (), "num_experts and num_local_experts must be the same"),
+        ("Qwen3MoeForCausalLM", {}, ("num_experts",), "num_experts is missing"),
+    ],
+)
+def test_experts_that_are_not_supported(
+    tmp_path: Path, name: str, changes: dict[str, Any], drop: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"config\.json: .*{message}"):
+        read_architecture(_write_experts(tmp_path, name, drop=drop, **changes))

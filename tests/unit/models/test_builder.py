@@ -5,8 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seif_nemo.models.architecture import Architecture, Llama3Rope
-from seif_nemo.models.builder import check_division, chunk_layers, inverse_frequencies, layer_counts, padded_vocab_size
+from seif_nemo.models.architecture import Architecture, Experts, Llama3Rope
+from seif_nemo.models.builder import (
+    check_division,
+    chunk_layers,
+    inverse_frequencies,
+    layer_counts,
+    padded_vocab_size,
+    transformer_config,
+)
 from seif_nemo.parallel.topology import Topology
 
 SIZES: dict[str, Any] = {
@@ -33,16 +40,26 @@ def _arch(**changes: Any) -> Architecture:
     return Architecture(**(SIZES | changes))
 
 
-def _topology(tensor: int, pipeline: int, virtual: int = 1, layout: tuple[int, ...] | None = None) -> Topology:
+def _topology(
+    tensor: int,
+    pipeline: int,
+    virtual: int = 1,
+    layout: tuple[int, ...] | None = None,
+    *,
+    data: int = 1,
+    expert: int = 1,
+    expert_tensor: int | None = None,
+    sequence: bool = False,
+) -> Topology:
     group = cast(Any, None)
     return Topology(
-        world_size=tensor * pipeline,
+        world_size=tensor * pipeline * data,
         rank=0,
         tensor=tensor,
         pipeline=pipeline,
-        data=1,
+        data=data,
         context=1,
-        sequence=False,
+        sequence=sequence,
         tensor_rank=0,
         pipeline_rank=0,
         data_rank=0,
@@ -58,6 +75,13 @@ def _topology(tensor: int, pipeline: int, virtual: int = 1, layout: tuple[int, .
         collective_timeout_s=60.0,
         virtual=virtual,
         pipeline_layout=layout,
+        expert=expert,
+        expert_tensor=expert_tensor or tensor,
+        expert_rank=0,
+        expert_tensor_rank=0,
+        expert_group=group,
+        expert_tensor_group=group,
+        expert_block_group=group,
     )
 
 
@@ -132,3 +156,39 @@ def test_layers_that_do_not_divide_name_the_nearest(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check_division(_arch(), _topology(1, pipeline, virtual, layout))
+
+
+EXPERTS = Experts(count=6, per_token=2, ffn_hidden_size=12, normalised=True)
+
+
+@pytest.mark.parametrize(
+    "layout, experts, message",
+    [
+        ({"data": 2, "expert": 2}, None, r"parallel\.expert=2 needs a model with experts: choose 1"),
+        ({"data": 4, "expert": 4}, EXPERTS, r"parallel\.expert=4 does not divide the 6 experts.*: choose 1 or 2"),
+        (
+            {"data": 16, "expert": 2, "expert_tensor": 8},
+            EXPERTS,
+            r"parallel\.expert_tensor=8 \(null: as parallel\.tensor\) .* size 12 of an expert: choose 4 or 6",
+        ),
+        ({"tensor": 2}, EXPERTS, r"parallel\.tensor=2 .* needs parallel\.sequence=true: choose that, or"),
+    ],
+)
+def test_experts_that_cannot_be_divided(layout: dict[str, Any], experts: Experts | None, message: str) -> None:
+    topology = _topology(**({"tensor": 1, "pipeline": 1} | layout))
+    with pytest.raises(ValueError, match=message):
+        check_division(_arch(experts=experts), topology)
+
+
+def test_experts_that_divide() -> None:
+    topology = _topology(2, 1, data=6, sequence=True, expert=6, expert_tensor=2)
+    check_division(_arch(experts=EXPERTS), topology)
+    # intermediate_size is of no layer where there are experts
+    check_division(_arch(experts=EXPERTS, ffn_hidden_size=7), topology)
+
+
+def test_a_dense_model_has_no_load_to_balance() -> None:
+    with pytest.raises(
+        ValueError, match=r"model\.router_aux_loss_coefficient=0\.1 needs a model with experts: choose 0"
+    ):
+        transformer_config(_arch(), _topology(1, 1), torch.float32, router_aux_loss_coefficient=0.1)

@@ -7,7 +7,7 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from seif_nemo.models.cpu_modules import CoreAttention, RMSNorm, TorchSpecProvider
+from seif_nemo.models.cpu_modules import CoreAttention, RMSNorm
 
 
 def _config() -> TransformerConfig:
@@ -76,8 +76,3 @@ def test_packed_sequences_see_themselves_alone() -> None:
     expected = _by_hand(query[:, None], key[:, None], value[:, None], hidden[None])
     out = _attention()(query, key, value, None, packed_seq_params=packed)
     torch.testing.assert_close(out.reshape(9, 1, -1), expected)
-
-
-def test_experts_are_refused() -> None:
-    with pytest.raises(ValueError, match="mixture-of-experts"):
-        TorchSpecProvider().grouped_mlp_modules(False, False)

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from seif_nemo.models.architecture import Architecture
+from seif_nemo.models.architecture import Architecture, Experts
 from seif_nemo.models.flops import forward_flops, training_flops
 
 ARCH = Architecture(
@@ -60,3 +62,9 @@ def test_all_tokens_are_scored_where_nothing_is_said() -> None:
 def test_training_is_three_forwards() -> None:
     masked_half = ARCH.num_layers * 2.0 * 64 * 33**2
     assert training_flops(ARCH, 33) + 3 * masked_half == _counted(33, scored=33, train=True)
+
+
+def test_a_token_costs_the_experts_that_it_is_sent_to_and_the_router() -> None:
+    mixed = replace(ARCH, experts=Experts(count=8, per_token=2, ffn_hidden_size=40, normalised=True))
+    # Two experts of 40 are one layer of 80; the router adds 8 columns.
+    assert forward_flops(mixed, 9) - forward_flops(ARCH, 9) == 3 * 2 * 32 * 8 * 9

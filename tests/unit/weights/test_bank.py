@@ -69,6 +69,15 @@ def topology() -> Iterator[Topology]:
         world_group=group,
         last_stage_rank=0,
         collective_timeout_s=60.0,
+        virtual=1,
+        pipeline_layout=None,
+        expert=1,
+        expert_tensor=1,
+        expert_rank=0,
+        expert_tensor_rank=0,
+        expert_group=group,
+        expert_tensor_group=group,
+        expert_block_group=group,
     )
     dist.destroy_process_group()
 
