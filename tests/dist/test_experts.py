@@ -55,6 +55,7 @@ class Layout:
     sequence: bool = False
     expert: int = 1
     expert_tensor: int | None = None
+    virtual_pipeline: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +215,7 @@ def train(
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("experts")
     return {
-        name: make_tiny_hf(root / name, case.family, seed=3, num_hidden_layers=2, **dict(case.options))
+        name: make_tiny_hf(root / name, case.family, seed=3, num_hidden_layers=4, **dict(case.options))
         for name, case in CASES.items()
     }
 
@@ -233,6 +234,7 @@ LAYOUTS = {
     "dp4-ep2": Layout(4, expert=2),
     "tp2-dp2-ep2": Layout(4, tensor=2, sequence=True, expert=2),
     "tp2-pp2-ep2-etp1": Layout(4, pipeline=2, tensor=2, sequence=True, expert=2, expert_tensor=1),
+    "pp2-vpp2-ep2": Layout(4, pipeline=2, virtual_pipeline=2, expert=2),
 }
 
 
