@@ -1,4 +1,5 @@
 import _thread
+import signal
 import threading
 import time
 
@@ -54,6 +55,8 @@ def test_an_interrupt_leaves_running_work_behind() -> None:
         begun.append(number)
         release.wait(30)
 
+    # In the background of a shell SIGINT is ignored, and Python leaves that as it finds it.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.2, _thread.interrupt_main)
     timer.start()
     started = time.monotonic()
@@ -62,6 +65,7 @@ def test_an_interrupt_leaves_running_work_behind() -> None:
             side_by_side(work, range(9), workers=2, stop=stop)
         assert time.monotonic() - started < 5
     finally:
+        signal.signal(signal.SIGINT, previous)
         release.set()
     assert stop.is_set()
     time.sleep(0.05)
