@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from seif_nemo.cli.compose import CONF_DIR, compose_config, default_lines
 from seif_nemo.config.root import Config
 
+EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_GATE = 3
 EXIT_JUDGE = 4
@@ -61,7 +62,7 @@ def _run(config: Config) -> int:
     from seif_nemo.observability.report import write_report
     from seif_nemo.observability.summary import round_table
     from seif_nemo.parallel.collectives import speaks_of_refusal
-    from seif_nemo.parallel.lost_ranks import naming_lost_ranks
+    from seif_nemo.parallel.lost_ranks import LostRankError, naming_lost_ranks
     from seif_nemo.parallel.topology import build_topology, shutdown
 
     started = time.monotonic()
@@ -86,6 +87,8 @@ def _run(config: Config) -> int:
             where = "" if topology.is_main else f"rank {topology.rank} on {socket.gethostname()}: "
             print(f"seif_nemo: {where}{error}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
+    except LostRankError as error:
+        return _lost(error)
     context.stop.listen()
     code = 0
     try:
@@ -103,6 +106,8 @@ def _run(config: Config) -> int:
         _say(f"seif_nemo: {error}")
     except ChangedFileError as error:
         code = _refuse(str(error))
+    except LostRankError as error:
+        return _lost(error)
     if context.progress is not None:
         context.progress.close()
         print(round_table(read_metrics(paths.metrics)))
@@ -118,6 +123,12 @@ def _run(config: Config) -> int:
 def _refuse(message: str) -> int:
     _say(f"seif_nemo: {message}")
     return EXIT_BAD_INPUT
+
+
+def _lost(error: Exception) -> int:
+    """On every rank that waited. Nothing collective may follow."""
+    print(f"seif_nemo: {error}", file=sys.stderr, flush=True)
+    return EXIT_FAULT
 
 
 def _say(line: str) -> None:

@@ -35,8 +35,8 @@ class Reward:
     `remote`, if given, judges in place of a resident. A `deterministic` resident judge forgets its verdicts before each
     call of `scores`: what is asked together would otherwise depend on what was asked before the last restart.
 
-    With `reward.overlap`, what needs no resident weights (rules, and questions to a remote judge) begins as soon as a
-    response is finished, on threads, and `scores` collects it. Verdicts and counts are those without it.
+    With `reward.overlap_workers`, what needs no resident weights (rules, and questions to a remote judge) begins as
+    soon as a response is finished, on threads, and `scores` collects it. Verdicts and counts are those without it.
     """
 
     def __init__(
@@ -95,12 +95,14 @@ class Reward:
     def head_start(self, instructions: Sequence[Instruction]) -> OnFinished | None:
         """For `on_finished` of the call that answers these instructions: begins what the next `scores` will need.
 
-        None where `reward.overlap` is off.
+        None where `reward.overlap_workers` is 0.
         """
         self.abandon()
-        if not self._config.overlap:
+        workers = self._config.overlap_workers
+        if workers == 0:
             return None
-        workers = min(self._config.overlap_workers, self._config.judge_concurrency)
+        if self._remote is not None:
+            workers = min(workers, self._config.judge_concurrency)
         head_start = self._head_start = HeadStart(self._prepare, workers=workers)
 
         def on_finished(index: int, rollout: Rollout) -> None:

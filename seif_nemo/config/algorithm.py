@@ -265,6 +265,7 @@ class AlgorithmConfig:
             raise ValueError(f"algorithm.max_skipped_updates={self.max_skipped_updates} must be at least 1")
         if self.dynamic_sampling_draws < 1:
             raise ValueError(f"algorithm.dynamic_sampling_draws={self.dynamic_sampling_draws} must be at least 1 (off)")
+        self._check_without_effect()
         self.instructor_reward.check("algorithm.instructor_reward")
         min_group_size = 1 if self.advantage is Advantage.gae else 2
         self.instructor.check("algorithm.instructor", min_group_size=min_group_size)
@@ -287,6 +288,30 @@ class AlgorithmConfig:
             )
         for name, role in (("algorithm.instructor", self.instructor), ("algorithm.follower", self.follower)):
             self._check_role(name, role)
+
+    def _check_without_effect(self) -> None:
+        """Raises ValueError for a value that the choices made elsewhere leave without effect."""
+        usual = {each.name: each.default for each in fields(self)}
+        if self.policy_loss is not PolicyLoss.clip and self.dual_clip != usual["dual_clip"]:
+            raise ValueError(
+                f"algorithm.dual_clip={self.dual_clip} has no effect with "
+                f"algorithm.policy_loss={self.policy_loss.name}: choose clip"
+            )
+        if self.correction is Correction.none and self.correction_bound != usual["correction_bound"]:
+            raise ValueError(
+                f"algorithm.correction_bound={self.correction_bound} has no effect with algorithm.correction=none: "
+                "choose a correction"
+            )
+        if self.dynamic_sampling_draws > 1:
+            for key, learns_from_all in (
+                (f"advantage={self.advantage.name}", self.advantage in (Advantage.gae, Advantage.reinforce_pp)),
+                ("kl_in_reward=true", self.kl_in_reward),
+            ):
+                if learns_from_all:
+                    raise ValueError(
+                        f"algorithm.dynamic_sampling_draws={self.dynamic_sampling_draws} draws again for groups of "
+                        f"equal rewards, and algorithm.{key} learns from those too: choose 1"
+                    )
 
     def _check_role(self, path: str, role: RoleTrainingConfig) -> None:
         critic, horizon = self.critic, self.adaptive_kl.horizon

@@ -62,5 +62,7 @@ class ParallelConfig:
                 f"parallel.pipeline_layout={self.pipeline_layout} has {len(self.pipeline_layout)} entries: choose "
                 f"{chunks}, parallel.pipeline={self.pipeline} times parallel.virtual_pipeline={self.virtual_pipeline}"
             )
+        if chunks == 1:
+            raise ValueError(f"parallel.pipeline_layout={self.pipeline_layout} needs parallel.pipeline of at least 2")
         if min(self.pipeline_layout) < 1:
             raise ValueError(f"parallel.pipeline_layout={self.pipeline_layout}: every entry must be at least 1")

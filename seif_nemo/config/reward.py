@@ -24,8 +24,7 @@ class RewardConfig:
     model_filter: bool = True  # ask the frozen evaluator whether constraints contradict, after the rules
     required_format: str = ""  # regular expression that a whole response must match, else its reward is 0
 
-    overlap: bool = True  # judge a response by rules and a remote judge while others are still generated
-    overlap_workers: int = 8  # threads that do; also how many questions are under way then
+    overlap_workers: int = 8  # threads that judge responses while others are still generated; 0: judge after all are
 
     judge_mode: JudgeMode = JudgeMode.generate
     judge_max_new_tokens: int = 1024
@@ -51,8 +50,8 @@ class RewardConfig:
         self._check_endpoint()
         if self.answers_per_instruction < 1:
             raise ValueError(f"reward.answers_per_instruction={self.answers_per_instruction} must be at least 1")
-        if self.overlap_workers < 1:
-            raise ValueError(f"reward.overlap_workers={self.overlap_workers} must be at least 1")
+        if self.overlap_workers < 0:
+            raise ValueError(f"reward.overlap_workers={self.overlap_workers} must be 0 (off) or positive")
         try:
             re.compile(self.required_format)
         except re.error as error:

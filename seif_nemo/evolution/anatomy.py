@@ -9,10 +9,17 @@ from seif_nemo.evolution.rewarded import RewardedRollout
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.flops import training_flops
 from seif_nemo.observability.device_peaks import bf16_peak_tflop_per_s
+from seif_nemo.types.rollouts import Rollout
 from seif_nemo.types.training import TrainSample
 
 _TERA = 1e12
 _SHORTEST_S = 1e-9  # a clock may not have moved
+
+
+def generation_values(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How much was generated for a draw."""
+    tokens = sum(rollout.num_response_tokens for rollout in rollouts)
+    return {"generate/num_responses": float(len(rollouts)), "generate/num_tokens": float(tokens)}
 
 
 def length_values(rewarded: Sequence[RewardedRollout]) -> dict[str, float]:
@@ -36,19 +43,22 @@ def work_values(architecture: Architecture, samples: Sequence[TrainSample]) -> d
 
 def speed_values(
     values: dict[str, float],
-    generated: Sequence[RewardedRollout],
+    made: Sequence[dict[str, float]],
     *,
     num_devices: int,
     peak_tflop_per_s: float | None,
 ) -> dict[str, float]:
-    """Speeds from the times and the work in `values`; `generated` is what was generated in that time.
+    """Speeds from the times and the work in `values`; `made` are the metrics of what was sampled in that time.
 
     Nothing of what was not done, and no utilisation of a device whose peak is not known.
     """
     found: dict[str, float] = {}
-    if generated:
-        tokens = sum(item.rollout.num_response_tokens for item in generated)
-        found["generate/mean_tokens"] = tokens / len(generated)
+    responses, tokens = (
+        sum(value for each in made for key, value in each.items() if key.endswith(name))  # of all draws
+        for name in ("generate/num_responses", "generate/num_tokens")
+    )
+    if responses:
+        found["generate/mean_tokens"] = tokens / responses
         found["generate/tokens_per_s"] = tokens / max(values["time_s/generate"], _SHORTEST_S)
     if "train/model_tflop" in values:
         seconds = max(values["time_s/train"], _SHORTEST_S)

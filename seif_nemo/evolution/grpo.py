@@ -12,12 +12,18 @@ from seif_nemo.checkpointing.store import SavedCheckpoint
 from seif_nemo.components.skipping import NonFiniteGradientsError
 from seif_nemo.config.algorithm import Advantage, Reference
 from seif_nemo.data.files import append_jsonl, write_jsonl
-from seif_nemo.evolution.advantages import correction_weights, kl_penalties, shaped_reward, token_advantages
+from seif_nemo.evolution.advantages import (
+    TokenAdvantages,
+    correction_weights,
+    kl_penalties,
+    shaped_reward,
+    token_advantages,
+)
 from seif_nemo.evolution.anatomy import length_values, peak_of, speed_values, work_values
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.kl_control import kl_coefficient
 from seif_nemo.evolution.mismatch import check_mismatch, effective_share, staleness_values
-from seif_nemo.evolution.ppo import begin_critic_phase, critic_of, learn_values, policy_waits, token_rewards
+from seif_nemo.evolution.ppo import begin_critic_phase, critic_of, learn_values, num_waiting_steps, token_rewards
 from seif_nemo.evolution.rewarded import RewardedRollout, Sampled, StepSampler, check_rewards
 from seif_nemo.evolution.upcoming import UPCOMING, resume_upcoming, write_upcoming
 from seif_nemo.protocols.engine import StaleWeightsError
@@ -36,6 +42,8 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
     first = context.ledger.next_step(round, phase)
     context.replan(round, phase, total_steps)
     if first >= total_steps:
+        if first > 0:  # an end between the last line of the ledger and this may have left some
+            prune(context, context.paths.checkpoint(round, phase, first - 1))
         return
     role = context.role(phase)
     training = context.settings.training(phase)
@@ -44,7 +52,7 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
     if first == 0 and training.optimizer.reset_each_phase:
         context.trainable.reset_optimizer()
     if first == 0:
-        begin_critic_phase(context, phase)
+        begin_critic_phase(context, round, phase, total_steps)
     upcoming = resume_upcoming(context, round, phase, first)
     for step in range(first, total_steps):
         context.timers.reset()
@@ -60,16 +68,14 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
             is_due = context.stop.is_asked() or is_due  # a stop on request loses nothing
             with context.timers("save"):
                 checkpoint = save(context, round, phase, step, upcoming) if is_due else None
-        generated = [*(rewarded if is_fresh else ()), *(() if upcoming is None else upcoming[0])]
+        made = [*([values] if is_fresh else []), *([] if upcoming is None else [upcoming[1]])]
         values |= context.measured()
         log_samples(context, round, phase, step, rewarded)
         context.finish(
             UnitKey(round, phase, step),
             values
             | length_values(rewarded)
-            | speed_values(
-                values, generated, num_devices=context.topology.world_size, peak_tflop_per_s=peak_of(context)
-            ),
+            | speed_values(values, made, num_devices=context.topology.world_size, peak_tflop_per_s=peak_of(context)),
             digests=digests(context, role) | ({} if checkpoint is None else file_digests(checkpoint)),
             checkpoint=None if checkpoint is None else checkpoint.path,
             record=checkpoint is not None,
@@ -131,11 +137,7 @@ def learn(context: Context, key: UnitKey, total_steps: int, rewarded: Sequence[R
     groups = [item.group for item in rewarded]
     lengths = [rollout.num_response_tokens for rollout in rollouts]
     found = token_advantages(algorithm, rewards, groups, lengths)
-    values = reward_values(rewarded) | {
-        "groups/used": float(found.num_used),
-        "groups/zero_variance": float(found.num_zero_variance),
-        "groups/missing": float(found.num_missing),
-    }
+    values = reward_values(rewarded) | group_values(found)
     if algorithm.kl_in_reward:  # then equal rewards, too, give a signal
         used = [index for index, reward in enumerate(rewards) if reward is not None]
     else:
@@ -151,25 +153,34 @@ def learn(context: Context, key: UnitKey, total_steps: int, rewarded: Sequence[R
         for place, index in enumerate(used):
             penalties[index] = kl_penalties(algorithm, coefficient, old[place], reference[place])
         found = token_advantages(algorithm, rewards, groups, lengths, penalties=penalties)
+        values |= group_values(found)
+    advantages = [found.advantages[index] for index in used]
+    if algorithm.advantage is Advantage.gae:
+        token_level = [token_rewards(rewards[index], penalties[index], lengths[index]) for index in used]
+        advantages, critic = learn_values(
+            context,
+            key,
+            total_steps,
+            [rollouts[index] for index in used],
+            [groups[index] for index in used],
+            token_level,
+        )
+        values |= critic
+        if key.step < num_waiting_steps(context, key.round):
+            return values
     samples = [
         TrainSample(
             rollouts[index].prompt_ids,
             rollouts[index].response_ids,
             old[place],
             reference[place],
-            advantages,
+            advantages_T,
             groups[index],
             correction_weights(algorithm, old[place], rollouts[index].logprobs),
         )
         for place, index in enumerate(used)
-        if (advantages := found.advantages[index]) is not None
+        if (advantages_T := advantages[place]) is not None
     ]
-    if algorithm.advantage is Advantage.gae:
-        token_level = [token_rewards(rewards[index], penalties[index], lengths[index]) for index in used]
-        samples, critic = learn_values(context, key, total_steps, samples, token_level)
-        values |= critic
-        if policy_waits(context, key):
-            return values
     updated = update_policy(context, key, total_steps, samples, num_groups=found.num_used, coefficient=coefficient)
     return values | updated
 
@@ -186,7 +197,8 @@ def update_policy(
     """One train step of the resident role."""
     training = context.settings.training(key.phase)
     context.trainable.configure(training.optimizer)
-    context.trainable.set_learning_rate(training.optimizer.learning_rate_at(key.step, total_steps))
+    waited = num_waiting_steps(context, key.round)
+    context.trainable.set_learning_rate(training.optimizer.learning_rate_at(key.step - waited, total_steps - waited))
     with context.timers("train"):
         stats = context.actor.train_step(
             samples,
@@ -343,6 +355,14 @@ def prune(context: Context, checkpoint: Path) -> None:
     for path in (checkpoint, context.paths.critic_checkpoint(checkpoint)):
         if path is checkpoint or context.critic is not None:
             context.checkpoints.prune(path.parent, keep=context.settings.checkpoint.keep)
+
+
+def group_values(found: TokenAdvantages) -> dict[str, float]:
+    return {
+        "groups/used": float(found.num_used),
+        "groups/zero_variance": float(found.num_zero_variance),
+        "groups/missing": float(found.num_missing),
+    }
 
 
 def reward_values(rewarded: Sequence[RewardedRollout]) -> dict[str, float]:

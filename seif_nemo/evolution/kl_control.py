@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from seif_nemo.algorithms.adaptive_kl import adapted_coefficient
+from seif_nemo.evolution.changed_files import ChangedFileError
 from seif_nemo.evolution.context import Context
-from seif_nemo.evolution.paths import ChangedFileError
 from seif_nemo.observability.metrics import read_metrics
 from seif_nemo.parallel.collectives import broadcast_float
 from seif_nemo.types.records import UnitKey

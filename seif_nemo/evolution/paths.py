@@ -6,10 +6,6 @@ from pathlib import Path
 from seif_nemo.types.records import Phase
 
 
-class ChangedFileError(RuntimeError):
-    """A file of the run is not what the run wrote."""
-
-
 @dataclass(frozen=True, slots=True)
 class RunPaths:
     root: Path

@@ -4,8 +4,8 @@ A role's critic is a resident like any other. It takes turns with the role in th
 learning rate, and is saved with the role: a line of the ledger names both.
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from seif_nemo.algorithms.reinforce_pp import normalise_over_batch
 from seif_nemo.evolution.context import Context
 from seif_nemo.types.records import Phase, UnitKey
 from seif_nemo.types.residents import Resident
-from seif_nemo.types.rollouts import LogProbs
-from seif_nemo.types.training import CriticStats, TrainSample, ValueSample
+from seif_nemo.types.rollouts import LogProbs, Rollout
+from seif_nemo.types.training import CriticStats, ValueSample
+
+_logger = logging.getLogger(__name__)
 
 _CRITICS = {Resident.INSTRUCTOR: Resident.INSTRUCTOR_CRITIC, Resident.FOLLOWER: Resident.FOLLOWER_CRITIC}
 
@@ -25,27 +27,36 @@ def critic_of(context: Context, role: Resident) -> Resident | None:
     return None if context.critic is None else _CRITICS[role]
 
 
-def begin_critic_phase(context: Context, phase: Phase) -> None:
+def begin_critic_phase(context: Context, round: int, phase: Phase, total_steps: int) -> None:
     """Reset the optimizer of the phase's critic, if each phase is to start with a fresh one."""
     critic = critic_of(context, context.role(phase))
-    if critic is not None and context.settings.algorithm.critic.optimizer.reset_each_phase:
+    if critic is None:
+        return
+    if num_waiting_steps(context, round) >= total_steps:
+        _logger.warning(
+            "round %d: the policy does not learn in the %s's phase: all its %d steps are the critic's "
+            "(algorithm.critic.warmup_steps=%d)",
+            *(round, phase.value, total_steps, context.settings.algorithm.critic.warmup_steps),
+        )
+    if context.settings.algorithm.critic.optimizer.reset_each_phase:
         with context.bank.resident(critic):
             context.trainable.reset_optimizer()
 
 
-def policy_waits(context: Context, key: UnitKey) -> bool:
-    """Whether only the critic learns in this step: the first `algorithm.critic.warmup_steps` of round 1's phases."""
-    return key.round == 1 and key.step < context.settings.algorithm.critic.warmup_steps
+def num_waiting_steps(context: Context, round: int) -> int:
+    """Steps at the start of a phase in which only the critic learns: `algorithm.critic.warmup_steps`, in round 1."""
+    return context.settings.algorithm.critic.warmup_steps if round == 1 else 0
 
 
 def learn_values(
     context: Context,
     key: UnitKey,
     total_steps: int,
-    samples: Sequence[TrainSample],
+    rollouts: Sequence[Rollout],
+    groups: Sequence[int],
     rewards: Sequence[LogProbs],
-) -> tuple[list[TrainSample], dict[str, float]]:
-    """The samples with their advantages, normalised over the batch, and metrics. The critic has learned after it.
+) -> tuple[list[LogProbs], dict[str, float]]:
+    """The rollouts' advantages, normalised over the batch, and metrics. The critic has learned after it.
 
     `rewards` are per token. Values, and so advantages, are those of the critic before its update. It is resident in
     here only.
@@ -53,16 +64,16 @@ def learn_values(
     critic = critic_of(context, context.role(key.phase))
     assert critic is not None and context.critic is not None
     config = context.settings.algorithm.critic
-    num_groups = len({sample.group for sample in samples})
+    num_groups = len(set(groups))
     with context.timers("critic"), context.bank.resident(critic):
-        values = context.critic.values([(sample.prompt_ids, sample.response_ids) for sample in samples])
+        values = context.critic.values([(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts])
         found = [
             generalised_advantages(rewards_T, values_T, gamma=config.gamma, gae_lambda=config.gae_lambda)
             for rewards_T, values_T in zip(rewards, values, strict=True)
         ]
         lessons = [
-            ValueSample(sample.prompt_ids, sample.response_ids, values_T, returns_T, sample.group)
-            for sample, values_T, (_, returns_T) in zip(samples, values, found, strict=True)
+            ValueSample(rollout.prompt_ids, rollout.response_ids, values_T, returns_T, group)
+            for rollout, group, values_T, (_, returns_T) in zip(rollouts, groups, values, found, strict=True)
         ]
         context.trainable.configure(config.optimizer)
         context.trainable.set_learning_rate(config.optimizer.learning_rate_at(key.step, total_steps))
@@ -73,8 +84,7 @@ def learn_values(
             seed=context.seed("round", key.round, key.phase.value, key.step, "critic"),
         )
         context.bank.mark_updated()
-    normalised = normalise_over_batch([advantages_T for advantages_T, _ in found])
-    return [replace(s, advantages=a) for s, a in zip(samples, normalised, strict=True)], critic_values(stats)
+    return normalise_over_batch([advantages_T for advantages_T, _ in found]), critic_values(stats)
 
 
 def token_rewards(reward: float | None, penalties_T: LogProbs | None, num_tokens: int) -> LogProbs:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from seif_nemo.config.algorithm import InstructorRewardConfig
 from seif_nemo.data.sampler import PhaseSampler, Pick
 from seif_nemo.data.store import read_instructions
+from seif_nemo.evolution.anatomy import generation_values
 from seif_nemo.evolution.changed_files import ChangedFileError, all_see
 from seif_nemo.evolution.codec import CODEC
 from seif_nemo.evolution.context import Context
@@ -147,7 +148,8 @@ def instructor_rollouts(
             )
             for index, (rollout, decision) in enumerate(zip(rollouts, sifted.decisions, strict=True))
         ]
-        values = count_decisions(sifted.decisions) | {"generate/unfinished": unfinished_share(rollouts)}
+        values = count_decisions(sifted.decisions) | generation_values(rollouts)
+        values["generate/unfinished"] = unfinished_share(rollouts)
         if sifted.answers:
             values["answers/unfinished"] = unfinished_share(sifted.answers)
         return rewarded, values | priced.values | judge_values
@@ -262,6 +264,7 @@ def follower_rollouts(
             for index, rollout in enumerate(rollouts)
         ]
         return rewarded, judge_values | {
+            **generation_values(rollouts),
             "generate/unfinished": unfinished_share(rollouts),
             "generate/ill_formed": 1 - sum(accepted) / len(accepted),
         }

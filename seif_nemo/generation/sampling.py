@@ -126,7 +126,7 @@ def kept_tokens(weight_BV: Tensor, *, top_p: float, top_k: int) -> Tensor:
     kept_BV = sorted_BV > 0
     if top_p < 1:
         # On CUDA cumsum has no fixed order of addition, and raises where deterministic algorithms are asked for.
-        # This CUDA path has never run: no GPU yet. Its sums are tested on the CPU.
+        # This CUDA path has never run. Its sums are tested on the CPU.
         cumulative_BV = doubling_sums(sorted_BV) if sorted_BV.is_cuda else sorted_BV.cumsum(dim=-1)
         before_BV = cumulative_BV - sorted_BV
         kept_BV &= before_BV < top_p * cumulative_BV[:, -1:]

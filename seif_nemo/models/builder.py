@@ -320,7 +320,7 @@ def _has_transformer_engine(topology: Topology) -> bool:
 
 def _backend(topology: Topology) -> BackendSpecProvider:
     if _has_transformer_engine(topology):
-        # These two lines never ran: no machine with Transformer Engine yet.
+        # These two lines never ran with Transformer Engine.
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 
         return TESpecProvider()

@@ -164,7 +164,7 @@ class CoreAttention(torch.nn.Module):
         if self.context_group is None and query_PND.is_cuda and query_PND.dtype is not torch.float32:
             longest: Any = packed.max_seqlen_q
             attend: Any = varlen_attn  # with `return_aux` it gives a pair
-            return attend(  # never ran: no GPU yet
+            return attend(  # never ran on a GPU
                 query_PND,
                 key_PKD,
                 value_PKD,

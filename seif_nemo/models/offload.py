@@ -29,7 +29,7 @@ class HostGradients:
             chained.get_parameters = lambda stand_ins=stand_ins: stand_ins  # pyright: ignore[reportAttributeAccessIssue]
             self._on_device += stand_ins
             self._main += [main for _, main in _pairs(chained)]
-        pinned = torch.cuda.is_available()  # true never ran: no GPU yet
+        pinned = torch.cuda.is_available()  # true never ran on a GPU
         numel = sum(main.numel() for main in self._main)
         sizes = [main.numel() for main in self._main]
         self._on_host: Sequence[Tensor] = torch.empty(numel, device="cpu", pin_memory=pinned).split(sizes)
@@ -44,7 +44,7 @@ class HostGradients:
         for stand_in, main, grad in zip(self._on_device, self._main, self._on_host, strict=True):
             main.grad = grad.copy_(stand_in.grad, non_blocking=True)
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # never ran: no GPU yet
+            torch.cuda.synchronize()  # never ran on a GPU
 
 
 def use_torch_adam(optimizer: ChainedOptimizer) -> None:
@@ -52,7 +52,7 @@ def use_torch_adam(optimizer: ChainedOptimizer) -> None:
     chained_optimizers: list[Any] = optimizer.chained_optimizers
     for chained in chained_optimizers:
         if not (chained.is_stub_optimizer or isinstance(chained.optimizer, torch.optim.Adam)):
-            chained.optimizer = torch.optim.AdamW(chained.optimizer.param_groups)  # never ran: no such library yet
+            chained.optimizer = torch.optim.AdamW(chained.optimizer.param_groups)  # never ran with such a library
 
 
 def _pairs(chained: Any) -> list[tuple[Any, Tensor]]:

@@ -273,7 +273,7 @@ class TrainableModel:
 
     def _empty_like_shards(self) -> Tensor:
         numel = sum(parameter.numel() for _, parameter in self._shards())
-        pinned = self._state_device != self.topology.device  # true never ran: no GPU yet
+        pinned = self._state_device != self.topology.device  # true never ran on a GPU
         return torch.zeros(numel, dtype=torch.float32, device=self._state_device, pin_memory=pinned)
 
     def _offload(self) -> HostGradients:

@@ -261,11 +261,11 @@ def _device_and_backend(config: ParallelConfig, local_rank: int) -> tuple[torch.
         raise ValueError("parallel.backend=nccl needs a CUDA device and this machine has none: choose auto or gloo")
     if config.backend is Backend.gloo or not has_cuda:
         return torch.device("cpu"), "gloo"
-    if local_rank >= torch.cuda.device_count():  # never ran: no GPU yet
+    if local_rank >= torch.cuda.device_count():  # never ran on a GPU
         raise ValueError(
             f"LOCAL_RANK={local_rank} but this machine has {torch.cuda.device_count()} GPUs: start one rank per GPU"
         )
-    return torch.device("cuda", local_rank), "nccl"  # never ran: no GPU yet
+    return torch.device("cuda", local_rank), "nccl"  # never ran on a GPU
 
 
 def _store(rank: int, world_size: int, timeout_s: float) -> Store:

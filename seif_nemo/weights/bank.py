@@ -186,13 +186,28 @@ class RoleBank:
 
     @contextmanager
     def resident(self, name: str) -> Iterator[None]:
-        """Have `name` resident inside the block and the previous resident again after it, whatever happens."""
+        """Have `name` resident inside the block and the previous resident again after it, whatever happens.
+
+        Where the block fails in the middle of a train step, `name` keeps what it had before that step.
+        """
         previous = self.resident_name
         try:
             self.switch(name)
             yield
+        except BaseException:
+            self._forget_unmarked_steps()
+            raise
         finally:
             self.switch(previous)
+
+    def _forget_unmarked_steps(self) -> None:
+        """What the model holds of a step that was not marked is not stored when the next resident comes in."""
+        if self._moments_owner is None:
+            return
+        owner = self._residents[self._moments_owner]
+        assert owner.moments is not None
+        if not owner.stale and self._model.step_count > owner.moments.step_count:
+            self._model.step_count = owner.moments.step_count
 
     def mark_updated(self) -> None:
         """Say that a train step has changed the resident weights and moments in the model: a new version."""
@@ -307,7 +322,7 @@ def _reset(moments: _Moments) -> None:
 
 
 def _host_like(buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    pinned = torch.cuda.is_available()  # true never ran: no GPU yet
+    pinned = torch.cuda.is_available()  # true never ran on a GPU
     return [torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu", pin_memory=pinned) for buffer in buffers]
 
 
@@ -317,4 +332,4 @@ def _transfer(sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) 
         assert (source.shape, source.dtype) == (target.shape, target.dtype)
         target.copy_(source, non_blocking=True)
     if torch.cuda.is_available():
-        torch.cuda.synchronize()  # never ran: no GPU yet
+        torch.cuda.synchronize()  # never ran on a GPU

@@ -259,7 +259,7 @@ def expert_parameter(name: str, number: int, *, grouped: bool) -> str:
 
     `grouped`: Transformer Engine's grouped linear holds all experts of a rank, with their numbers behind the names.
     """
-    if grouped:  # never ran: no machine with Transformer Engine yet
+    if grouped:  # never ran with Transformer Engine
         return _EXPERT.sub(".mlp.experts.", name) + str(number)
     return _EXPERT.sub(f".mlp.experts.local_experts.{number}.", name)
 

@@ -54,6 +54,14 @@ def fail(topology: Topology, actor: Actor) -> None:
     raise RuntimeError("another fault")
 
 
+class JudgeFaultError(RuntimeError):
+    """A fault of ours that quotes another's."""
+
+
+def fail_of_its_own(topology: Topology, actor: Actor) -> None:
+    raise JudgeFaultError("the judge has timed out; see /runs/timeout_1")
+
+
 def run_with_one_rank(
     config: ParallelConfig, work: Callable[[Topology, Actor], None], ends: bool
 ) -> tuple[str, str] | None:
@@ -113,3 +121,5 @@ def test_a_rank_that_has_ended_is_missed_at_once() -> None:
 def test_other_faults_stay_what_they_are() -> None:
     found, _ = run_ranks(2, run_with_one_rank, ParallelConfig(collective_timeout_s=TIMEOUT_S), fail, True)
     assert found == ("RuntimeError", "another fault")
+    found, _ = run_ranks(2, run_with_one_rank, ParallelConfig(collective_timeout_s=TIMEOUT_S), fail_of_its_own, True)
+    assert found == ("JudgeFaultError", "the judge has timed out; see /runs/timeout_1")

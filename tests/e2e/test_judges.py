@@ -108,7 +108,7 @@ def test_a_run_goes_on_where_its_judge_is_served_now(
     monkeypatch.setenv("no_proxy", "*")
     with chat_server(answer) as server:
         # One question after the other, against questions that are asked while others are generated.
-        assert run("whole", server.url, "reward.overlap=false").wait(timeout_s=240) == [0] * WORLD_SIZE
+        assert run("whole", server.url, "reward.overlap_workers=0").wait(timeout_s=240) == [0] * WORLD_SIZE
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     for point in (2, 5, None):
         with chat_server(answer) as server:  # at a port of its own each time

@@ -1,4 +1,4 @@
-"""What a GPU computes is what the CPU computes. Never ran: no GPU yet."""
+"""What a GPU computes is what the CPU computes. Never ran yet."""
 
 from functools import partial
 from typing import Any

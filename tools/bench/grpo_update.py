@@ -115,11 +115,11 @@ def timed(work: Callable[[], object], device: torch.device, repeats: int) -> flo
     seconds: list[float] = []
     for _ in range(repeats + 1):
         if device.type == "cuda":
-            torch.cuda.synchronize()  # never ran: no GPU yet
+            torch.cuda.synchronize()  # never ran on a GPU
         start = time.perf_counter()
         work()
         if device.type == "cuda":
-            torch.cuda.synchronize()  # never ran: no GPU yet
+            torch.cuda.synchronize()  # never ran on a GPU
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
 
@@ -146,7 +146,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     pairs = [(sample.prompt_ids, sample.response_ids) for sample in chosen]
     tokens = sum(len(prompt) + len(response) - 1 for prompt, response in pairs)
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # never ran: no GPU yet
+        torch.cuda.reset_peak_memory_stats()  # never ran on a GPU
 
     def update() -> object:
         return actor.train_step(chosen, kl_coefficient=0.01, mini_batches=1, seed=0)

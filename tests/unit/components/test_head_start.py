@@ -74,7 +74,7 @@ def outcome(judge, *, rounds=3, **config):
 
 
 def test_verdicts_and_counts_are_those_of_the_serial_loop():
-    serial = outcome(judge := SlowJudge(), overlap=False)
+    serial = outcome(judge := SlowJudge(), overlap_workers=0)
     assert judge.asked and not judge.asked_ahead
     ahead = SlowJudge(lambda question: time.sleep(0.001))
     assert outcome(ahead) == serial
@@ -92,7 +92,7 @@ def test_an_error_ahead_is_left_to_the_call_that_all_ranks_make():
     def fail(question):
         raise OSError("ahead")
 
-    serial = outcome(SlowJudge(), overlap=False)
+    serial = outcome(SlowJudge(), overlap_workers=0)
     judge = SlowJudge(fail)
     assert outcome(judge) == serial
     assert judge.asked_ahead and len(judge.asked) == len(set(judge.asked))

@@ -11,6 +11,7 @@ from seif_nemo.config.algorithm import (
     InstructorRewardConfig,
     InstructorRewardKind,
     OptimizerConfig,
+    PolicyLoss,
     RoleTrainingConfig,
 )
 from seif_nemo.config.reward import RewardConfig
@@ -72,3 +73,17 @@ def test_a_reward_that_compares_answers_needs_two(kind):
     with pytest.raises(ValueError, match=rf"kind={kind.name} .*reward\.answers_per_instruction=1 must be at least 2$"):
         Config(algorithm=algorithm)
     Config(algorithm=algorithm, reward=RewardConfig(answers_per_instruction=2))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"policy_loss": PolicyLoss.gspo, "dual_clip": 5.0}, r"dual_clip=5\.0 has no effect .*policy_loss=gspo"),
+        ({"correction_bound": 5.0}, r"correction_bound=5\.0 has no effect with algorithm\.correction=none"),
+        ({"advantage": Advantage.gae, "dynamic_sampling_draws": 2}, r"algorithm\.advantage=gae learns from those too"),
+        ({"kl_in_reward": True, "dynamic_sampling_draws": 2}, r"algorithm\.kl_in_reward=true learns from those too"),
+    ],
+)
+def test_values_that_others_leave_without_effect_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        AlgorithmConfig(**values)

@@ -80,6 +80,7 @@ def test_penalties_are_the_coefficient_times_the_estimate():
     ],
 )
 def test_corrections(kind, expected):
-    algorithm = AlgorithmConfig(correction=kind, correction_bound=1.5)
+    bound = {} if kind is Correction.none else {"correction_bound": 1.5}
+    algorithm = AlgorithmConfig(correction=kind, **bound)
     weights = correction_weights(algorithm, np.log(np.array([0.4, 0.1], np.float32)), np.log([0.2, 0.2]))
     assert weights is None if expected is None else weights.tolist() == pytest.approx(expected, rel=1e-5)

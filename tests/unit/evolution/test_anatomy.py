@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seif_nemo.evolution.anatomy import length_values, speed_values, work_values
+from seif_nemo.evolution.anatomy import generation_values, length_values, speed_values, work_values
 from seif_nemo.evolution.rewarded import RewardedRollout
 from seif_nemo.types.rollouts import FinishReason, Rollout
 from seif_nemo.types.training import TrainSample
@@ -39,7 +39,9 @@ def test_the_work_of_a_step_and_its_speed():
     tflop = 3 * (2 * weights * 42 + attention + 2 * 32 * 101 * 24) / 1e12
     assert work == pytest.approx({"train/num_input_tokens": 42.0, "train/model_tflop": tflop})
     values = work | {"time_s/train": 2.0, "time_s/generate": 4.0}
-    assert speed_values(values, rewarded(), num_devices=2, peak_tflop_per_s=tflop) == pytest.approx(
+    own, ahead = ([generation_values([item.rollout for item in rewarded()[part]])] for part in (slice(2), slice(2, 3)))
+    made = [*own, {f"draw_1/{name}": value for name, value in ahead[0].items()}]
+    assert speed_values(values, made, num_devices=2, peak_tflop_per_s=tflop) == pytest.approx(
         {
             "generate/mean_tokens": 8.0,
             "generate/tokens_per_s": 6.0,
@@ -48,7 +50,7 @@ def test_the_work_of_a_step_and_its_speed():
             "train/mfu": 0.25,
         }
     )
-    assert "train/mfu" not in speed_values(values, rewarded(), num_devices=2, peak_tflop_per_s=None)
+    assert "train/mfu" not in speed_values(values, made, num_devices=2, peak_tflop_per_s=None)
 
 
 def test_what_was_not_done_has_no_speed():

@@ -6,8 +6,9 @@ import pytest
 
 from seif_nemo.config.algorithm import AdaptiveKlConfig, AlgorithmConfig, RoleTrainingConfig
 from seif_nemo.evolution import kl_control
+from seif_nemo.evolution.changed_files import ChangedFileError
 from seif_nemo.evolution.kl_control import kl_coefficient
-from seif_nemo.evolution.paths import ChangedFileError, RunPaths
+from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.observability.metrics import MetricsWriter
 from seif_nemo.types.records import Phase, StepMetrics, UnitKey
 

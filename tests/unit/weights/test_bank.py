@@ -392,3 +392,29 @@ def test_nothing_is_allocated_after_warm_up(bank: RoleBank, model: FakeModel) ->
     assert _pointers(bank, model) == before
     assert allocations.made, "the recorder saw nothing"
     assert not [made for made in allocations.made if not made.endswith("(16,)")]  # a digest has 16 bytes
+
+
+def test_a_train_step_that_fails_in_a_block_is_dropped_and_its_error_goes_on(topology: Topology) -> None:
+    model = FakeModel()
+    bank = RoleBank(model, topology)
+    for name in ("follower", "critic"):
+        bank.add(name, trained=True)
+    bank.switch("critic")
+    model.train_step()
+    bank.mark_updated()
+    critic, version = model.snapshot(), bank.version
+    bank.switch("follower")
+    follower = model.snapshot()
+
+    def fail() -> None:
+        with bank.resident("critic"):
+            model.train_step()
+            raise KeyError("in the middle")
+
+    with pytest.raises(KeyError, match="in the middle"):
+        fail()
+    assert (bank.resident_name, model.step_count) == ("follower", 0)
+    assert all(torch.equal(a, b) for a, b in zip(model.snapshot(), follower, strict=True))
+    bank.switch("critic")
+    assert (bank.version, model.step_count) == (version, 1)
+    assert all(torch.equal(a, b) for a, b in zip(model.snapshot(), critic, strict=True))
