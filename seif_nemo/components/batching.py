@@ -81,7 +81,7 @@ class MicroBatch:
     rows: tuple[Row, ...]  # empty for a filler, which has one segment of padding and one token of weight 0
     input_ids_1S: Tensor
     position_ids_1S: Tensor  # inside the row
-    padding_1S: Tensor  # True where no row has a token
+    sequences_1S: Tensor  # the segment, from 1, whose row has a token there; 0 for padding
     boundaries_K: Tensor  # [segments + 1], int32: where the segments begin and end, over all context-parallel ranks
     longest: int  # segment
     selected_C: Tensor  # index into this rank's positions: where the token before each response token stands
@@ -124,9 +124,10 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, 
     rest = -sum(segments) % alignment.total or (0 if rows else alignment.total)
     if rest:
         segments.append(rest)
-    ids, positions, padding, selected, places = [], [], [], [], []
+    ids, positions, sequences, selected, places = [], [], [], [], []
     start = token = 0  # of the segment among this rank's positions; of the row among the response tokens
-    for row, length in zip([*rows, *[None] * (len(segments) - len(rows))], segments, strict=True):
+    padded_rows = [*rows, *[None] * (len(segments) - len(rows))]
+    for number, (row, length) in enumerate(zip(padded_rows, segments, strict=True), start=1):
         own = alignment.local_positions(length)
         whole = np.full(length, pad_id, dtype=np.int64)
         if row is not None:
@@ -139,7 +140,7 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, 
             token += len(row.response_ids)
         ids.append(whole[own])
         positions.append(own)
-        padding.append(own >= (0 if row is None else row.num_positions))
+        sequences.append(np.where(own < (0 if row is None else row.num_positions), number, 0))
         start += len(own)
     if is_empty:
         selected, places = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
@@ -160,7 +161,7 @@ def make_micro_batch(rows: Sequence[Row], *, pad_id: int, alignment: Alignment, 
         rows=tuple(rows),
         input_ids_1S=to_tensor(ids, torch.int64)[None],
         position_ids_1S=to_tensor(positions, torch.int64)[None],
-        padding_1S=to_tensor(padding, torch.bool)[None],
+        sequences_1S=to_tensor(sequences, torch.int64)[None],
         boundaries_K=torch.tensor(np.cumsum([0, *segments]), dtype=torch.int32, device=device),
         longest=max(segments),
         selected_C=to_tensor(selected, torch.int64),

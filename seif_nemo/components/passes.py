@@ -23,6 +23,7 @@ from torch import Tensor
 from seif_nemo.components.batching import Alignment, MicroBatch, Row, make_micro_batch
 from seif_nemo.data.packing import PackingPlan, plan_packing
 from seif_nemo.models.architecture import Architecture
+from seif_nemo.models.experts import label_sequences
 from seif_nemo.models.flops import forward_flops
 from seif_nemo.models.head import hidden_instead_of_logits
 from seif_nemo.models.trainable import TrainableModel
@@ -111,7 +112,7 @@ class Passes:
                     batch.position_ids_1S,
                     None,
                     packed_seq_params=_packed_sequences(batch),
-                    padding_mask=batch.padding_1S if self._trainable.balances_experts else None,
+                    padding_mask=self._labels(batch),
                 )
 
             def loss_function(hidden_1CH: Tensor, non_loss_data: bool = False) -> Any:
@@ -165,6 +166,11 @@ class Passes:
             return values_C
         values_T = values_C.new_zeros(len(batch.tokens_T)).index_copy(0, batch.places_C, values_C)
         return reduce_from_tensor_model_parallel_region(values_T, group=self._topology.context_group)
+
+    def _labels(self, batch: MicroBatch) -> Tensor | None:
+        if not self._trainable.balances_experts:
+            return None
+        return label_sequences(batch.sequences_1S, len(batch.boundaries_K) - 1)
 
     def _select(self, selected_C: Tensor, hidden_S1H: Tensor) -> Tensor:
         """The hidden states that predict response tokens, [C, 1, H]; the others cost no logits.

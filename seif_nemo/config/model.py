@@ -17,7 +17,7 @@ class ModelConfig:
     path: str = MISSING  # Hugging Face directory: config.json, safetensors, tokenizer
     dtype: Dtype = Dtype.bfloat16
     max_sequence_length: int = 10240  # prompt + response, tokens
-    router_aux_loss_coefficient: float = 0.0  # of the experts' load-balancing loss, added once per layer; 0: off
+    router_aux_loss_coefficient: float = 0.0  # of the experts' load-balancing loss, policy and critic; 0: off
 
     def __post_init__(self) -> None:
         if self.max_sequence_length < 2:

@@ -63,7 +63,6 @@ class Topology:
     expert_tensor: int
     expert_rank: int
     expert_tensor_rank: int
-    expert_group: ProcessGroup  # ranks that hold the other experts
     expert_tensor_group: ProcessGroup  # ranks that hold the other shards of the same experts
     expert_block_group: ProcessGroup  # ranks that hold all experts together
 
@@ -173,7 +172,6 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         expert_tensor=config.tensor if config.expert_tensor is None else config.expert_tensor,
         expert_rank=parallel_state.get_expert_model_parallel_rank(),
         expert_tensor_rank=parallel_state.get_expert_tensor_parallel_rank() or 0,
-        expert_group=_group(parallel_state.get_expert_model_parallel_group()),
         expert_tensor_group=_group(parallel_state.get_expert_tensor_parallel_group()),
         expert_block_group=_group(parallel_state.get_expert_tensor_and_model_parallel_group()),
     )

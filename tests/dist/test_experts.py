@@ -26,6 +26,7 @@ from tests.dist.harness import run_ranks
 from tests.tiny_hf import make_tiny_hf
 
 VOCAB = 99
+FIRST = 3  # token of the samples: behind the padding token, which transformers gives no gradient
 EXPERTS, TOP_K = 4, 2
 KL = 0.05
 # A large epsilon: Adam divides by the gradient's size, which would blow up rounding where gradients nearly cancel.
@@ -36,13 +37,14 @@ OPTIMIZER = OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, epsilon=1e-4, 
 class Case:
     family: str
     aux_loss: float  # coefficient
+    micro_batch_tokens: int = 32  # two to four of the samples
     options: tuple[tuple[str, Any], ...] = ()
 
 
 CASES = {
     "mixtral": Case("mixtral", 0.0),
     "qwen3_moe": Case("qwen3_moe", 0.3),
-    "qwen3_moe_shares": Case("qwen3_moe", 0.3, (("norm_topk_prob", False), ("tie_word_embeddings", True))),
+    "qwen3_moe_shares": Case("qwen3_moe", 0.3, 1, (("norm_topk_prob", False), ("tie_word_embeddings", True))),
 }
 
 
@@ -80,14 +82,14 @@ class OnlyPad:
 
 
 def samples() -> list[TrainSample]:
-    """Seven of one length, so that each is a micro-batch. The log-probs are still to be filled in."""
+    """Seven of 5 to 17 positions. The log-probs are still to be filled in."""
     rng = np.random.default_rng(5)
     out: list[TrainSample] = []
     for index in range(7):
         response = int(rng.integers(4, 10))
         zeros = np.zeros(response, dtype=np.float32)
         advantages = rng.normal(size=response).astype(np.float32)
-        prompt_ids, response_ids = rng.integers(0, VOCAB, 14 - response), rng.integers(0, VOCAB, response)
+        prompt_ids, response_ids = rng.integers(FIRST, VOCAB, 2 + 5 * index % 8), rng.integers(FIRST, VOCAB, response)
         out.append(TrainSample(prompt_ids, response_ids, zeros, zeros, advantages, group=index))
     return out
 
@@ -99,6 +101,10 @@ def scored(chosen: list[TrainSample], logprobs: list[LogProbs]) -> list[TrainSam
         replace(sample, old_logprobs=old, reference_logprobs=old + rng.normal(0, 0.2, len(old)).astype(np.float32))
         for sample, old in zip(chosen, logprobs, strict=True)
     ]
+
+
+def num_positions(sample: TrainSample) -> int:
+    return len(sample.prompt_ids) + len(sample.response_ids) - 1
 
 
 def plain_logprobs(model: Any, sample: TrainSample) -> tuple[Tensor, list[Tensor]]:
@@ -122,13 +128,15 @@ def train_plainly(path: Path, case: Case) -> tuple[list[TrainSample], Expected]:
         logprobs = [plain_logprobs(model, sample)[0].numpy() for sample in samples()]
     chosen = scored(samples(), logprobs)
     tokens = sum(len(sample.response_ids) for sample in chosen)
+    positions = sum(map(num_positions, chosen))
     policy, balanced = torch.zeros(()), torch.zeros(())
     for sample in chosen:
         new, router_logits = plain_logprobs(model, sample)
         gap = torch.from_numpy(sample.reference_logprobs) - new
         ratio = (new - torch.from_numpy(sample.old_logprobs)).exp()
         policy = policy + (KL * (gap.exp() - 1 - gap) - torch.from_numpy(sample.advantages) * ratio).sum() / tokens
-        balanced = balanced + sum(balance(logits) for logits in router_logits) / len(chosen)
+        weight = num_positions(sample) / positions
+        balanced = balanced + weight * torch.stack([balance(logits) for logits in router_logits]).sum()
     (policy + case.aux_loss * balanced).backward()
     parameters = list(model.parameters())
     norm = torch.nn.utils.clip_grad_norm_(parameters, OPTIMIZER.max_grad_norm).item()
@@ -190,7 +198,7 @@ def build_actor(
         topology,
         AlgorithmConfig(),
         arch,
-        micro_batch_tokens=13,  # what one sample reads
+        micro_batch_tokens=case.micro_batch_tokens,
         max_new_tokens=16,
     )
     return trainable, actor
@@ -232,6 +240,7 @@ LAYOUTS = {
     "tp2-ep2-etp1": Layout(2, tensor=2, sequence=True, expert=2, expert_tensor=1),
     "cp2-ep2": Layout(2, context=2, expert=2),
     "dp4-ep2": Layout(4, expert=2),
+    "dp4-ep2-etp2": Layout(4, expert=2, expert_tensor=2),
     "tp2-dp2-ep2": Layout(4, tensor=2, sequence=True, expert=2),
     "tp2-pp2-ep2-etp1": Layout(4, pipeline=2, tensor=2, sequence=True, expert=2, expert_tensor=1),
     "pp2-vpp2-ep2": Layout(4, pipeline=2, virtual_pipeline=2, expert=2),
@@ -284,3 +293,25 @@ def test_recomputation_changes_nothing(
         for stats, weights in others:
             assert stats == plain[0]
             assert all(np.array_equal(a, b) for a, b in zip(weights, plain[1], strict=True))
+
+
+def train_packed(layout: Layout, path: Path, chosen: list[TrainSample]) -> list[TrainStats]:
+    topology = build(layout)
+    results: list[TrainStats] = []
+    for budget in (1, 64):
+        _, actor = build_actor(topology, path, replace(CASES["qwen3_moe"], micro_batch_tokens=budget))
+        results.append(actor.train_step(chosen, kl_coefficient=KL, mini_batches=1, seed=3))
+    shutdown(topology)
+    return results
+
+
+@pytest.mark.parametrize("layout", ["one", "cp2-ep2", "tp2-ep2-etp1"])
+def test_packing_changes_nothing(
+    layout: str, models: dict[str, Path], expected: dict[str, tuple[list[TrainSample], Expected]]
+) -> None:
+    chosen, right = expected["qwen3_moe"]
+    alone, packed = run_ranks(LAYOUTS[layout].world, train_packed, LAYOUTS[layout], models["qwen3_moe"], chosen)[0]
+    assert alone.num_micro_batches > packed.num_micro_batches
+    for stats in (alone, packed):
+        assert stats.router_aux_loss == pytest.approx(right.aux_loss, rel=1e-5)
+        assert stats.grad_norm == pytest.approx(right.grad_norm, rel=2e-5)

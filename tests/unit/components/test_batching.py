@@ -32,7 +32,7 @@ def test_a_micro_batch_by_hand() -> None:
     # The last token of a row is never read: it predicts nothing.
     assert batch.input_ids_1S.tolist() == [[10, 11, 12, 13, 20, 21, 22]]
     assert batch.position_ids_1S.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
-    assert not batch.padding_1S.any()
+    assert batch.sequences_1S.tolist() == [[1, 1, 1, 1, 2, 2, 2]]
     assert (batch.boundaries_K.tolist(), batch.longest) == ([0, 4, 7], 4)
     # Token 13 is predicted by the 12 before it, 14 by 13; 21, 22, 23 by 20, 21, 22.
     assert batch.selected_C.tolist() == [2, 3, 4, 5, 6]
@@ -56,7 +56,8 @@ def test_two_context_parallel_ranks_by_hand() -> None:
     # Of four chunks rank 0 has the outer two, rank 1 the inner two.
     assert first.position_ids_1S.tolist() == [[0, 1, 6, 7, 0, 3]]
     assert first.input_ids_1S.tolist() == [[1, 2, 0, 0, 8, 0]]
-    assert first.padding_1S.tolist() == [[False, False, True, True, False, True]]
+    assert first.sequences_1S.tolist() == [[1, 1, 0, 0, 2, 0]]
+    assert second.sequences_1S.tolist() == [[1, 1, 1, 1, 0, 0]]
     assert second.position_ids_1S.tolist() == [[2, 3, 4, 5, 1, 2]]
     assert second.input_ids_1S.tolist() == [[3, 4, 5, 6, 0, 0]]
     assert (first.selected_C.tolist(), first.places_C.tolist()) == ([4], [4])

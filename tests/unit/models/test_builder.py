@@ -79,7 +79,6 @@ def _topology(
         expert_tensor=expert_tensor or tensor,
         expert_rank=0,
         expert_tensor_rank=0,
-        expert_group=group,
         expert_tensor_group=group,
         expert_block_group=group,
     )

@@ -75,7 +75,6 @@ def topology() -> Iterator[Topology]:
         expert_tensor=1,
         expert_rank=0,
         expert_tensor_rank=0,
-        expert_group=group,
         expert_tensor_group=group,
         expert_block_group=group,
     )
