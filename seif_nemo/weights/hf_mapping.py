@@ -249,7 +249,7 @@ def _expert_pieces(arch: Architecture, experts: Experts, prefix: str) -> Iterato
 
 
 def expert_number(name: str) -> int | None:
-    """The number of the expert that a parameter of `pieces_of_stage` belongs to; None for all other parameters."""
+    """The number of the expert that a parameter of `pieces_of_chunk` belongs to; None for all other parameters."""
     match = _EXPERT.search(name)
     return None if match is None else int(match[1])
 
