@@ -175,7 +175,7 @@ class TrainableModel:
 
     @property
     def balances_experts(self) -> bool:
-        """Whether this stage's experts have a load-balancing loss, which must be told what is padding."""
+        """Whether this stage's experts have a load-balancing loss, which must be told each token's sequence."""
         return bool(self._routers)
 
     def start_balancing(self, tokens: int, *, num_micro_batches: int) -> None:
