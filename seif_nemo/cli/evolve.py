@@ -50,7 +50,7 @@ def _run(config: Config) -> int:
     quiet_known_warnings()
     # These take seconds to import, and a mistyped key must not cost seconds.
     from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
-    from seif_nemo.components.skipping import NonFiniteGradientsError
+    from seif_nemo.components.updates import NonFiniteGradientsError
     from seif_nemo.evolution.build import build_context, set_determinism
     from seif_nemo.evolution.changed_files import ChangedFileError
     from seif_nemo.evolution.rewarded import BadRewardError

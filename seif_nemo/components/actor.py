@@ -6,7 +6,6 @@ shared out over data-parallel replicas inside, in an order that no layout change
 Shape suffixes: T response tokens of a micro-batch, C those of them that this rank predicts, H hidden.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,9 +21,8 @@ from seif_nemo.algorithms.losses import TokenLosses, weighted_sum
 from seif_nemo.algorithms.ppo import clipped_losses
 from seif_nemo.components.batching import MicroBatch, Row, split_mini_batches
 from seif_nemo.components.passes import Passes
-from seif_nemo.components.skipping import SkipWatch
+from seif_nemo.components.updates import Update, Updater, account_of
 from seif_nemo.config.algorithm import AlgorithmConfig, PolicyLoss
-from seif_nemo.data.packing import PackingPlan
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.head import output_weight
 from seif_nemo.models.trainable import TrainableModel
@@ -64,7 +62,7 @@ class Actor:
             trainable, topology, architecture, pad_id=tokenizer.pad_id, micro_batch_tokens=micro_batch_tokens
         )
         self._max_new_tokens = max_new_tokens
-        self._watch = SkipWatch(algorithm.max_skipped_updates)
+        self._updater = Updater(trainable, self._passes, topology, max_skipped=algorithm.max_skipped_updates)
         self._temperature = temperature
 
     def generate(
@@ -99,14 +97,8 @@ class Actor:
         """
         mean = self._algorithm.loss_mean
         rows = [_row(i, sample, means.token_weight(mean, len(sample.response_ids))) for i, sample in enumerate(samples)]
-        totals = torch.zeros(4, dtype=torch.float64, device=self._topology.device)  # policy loss, KL, entropy, clipped
-        ratio_max = torch.zeros((), dtype=torch.float32, device=self._topology.device)
-        plans: list[PackingPlan] = []
-        norms: list[float] = []
-        update_norms: list[float] = []
-        aux_losses: list[float] = []
-        num_tokens = num_skipped = 0
-        used = 0.0
+        updates: list[Update] = []
+        num_tokens = 0
         for indices in split_mini_batches([sample.group for sample in samples], mini_batches, seed=seed):
             batch_rows = [rows[index] for index in indices]
             lengths = [len(row.response_ids) for row in batch_rows]
@@ -114,47 +106,30 @@ class Actor:
             if denominator == 0:
                 continue
             num_tokens += sum(lengths)
-            plan = self._passes.plan(batch_rows)
-            plans.append(plan)
-            batches = self._passes.micro_batches(batch_rows, plan)
-            num_positions = sum(row.num_positions for row in batch_rows)
-            self._trainable.zero_gradients()
-            self._trainable.start_balancing(num_positions, num_micro_batches=len(batches))
-            scale = self._passes.gradient_scale(batches)
-            loss = partial(self._loss, kl_coefficient=kl_coefficient, denominator=denominator, scale=scale)
-            parts = self._passes.run(batches, loss, forward_only=False)
-            norm, updated = self._trainable.apply_gradients()
-            self._watch.saw(updated, [samples[index] for index in indices])
-            if not updated:
-                num_skipped += 1
-                continue
-            norms.append(norm)
-            update_norms.append(self._trainable.update_norm())
-            aux_losses.append(self._trainable.router_aux_loss(num_positions))
-            used += denominator
-            for part in parts:
-                totals += part[:4].double() * denominator
-                ratio_max = torch.maximum(ratio_max, part[4])
+            loss = partial(self._loss, kl_coefficient=kl_coefficient, denominator=denominator)
+            chosen = [samples[index] for index in indices]
+            updates.append(self._updater.update(batch_rows, chosen, loss, weight=denominator))
         self._engine.invalidate_caches()
-        (policy, kl_mean, entropy, clipped), largest = self._reduce(totals, ratio_max, denominator=used)
+        policy, kl_mean, entropy, clipped = self._updater.means(updates, 4)
+        account = account_of(updates)
         return TrainStats(
             loss=policy + kl_coefficient * kl_mean - self._algorithm.entropy_coefficient * entropy,
             policy_loss=policy,
             kl=kl_mean,
             entropy=entropy,
             clip_fraction=clipped,
-            ratio_max=largest,
-            grad_norm=sum(norms) / len(norms) if norms else (math.nan if num_skipped else 0.0),
-            update_norm=sum(update_norms) / len(norms) if norms else 0.0,
+            ratio_max=self._largest_ratio(updates),
+            grad_norm=account.grad_norm,
+            update_norm=account.update_norm,
             learning_rate=self._trainable.learning_rate,
             num_samples=len(samples),
             num_tokens=num_tokens,
-            num_updates=len(norms),
-            num_skipped_updates=num_skipped,
-            num_micro_batches=sum(len(plan.ranks[0]) for plan in plans),
-            packing_fill=sum(plan.fill for plan in plans) / len(plans) if plans else 1.0,
-            packing_imbalance=max((plan.imbalance for plan in plans), default=0.0),
-            router_aux_loss=sum(aux_losses) / len(norms) if norms else 0.0,
+            num_updates=account.num_updates,
+            num_skipped_updates=account.num_skipped_updates,
+            num_micro_batches=account.num_micro_batches,
+            packing_fill=account.packing_fill,
+            packing_imbalance=account.packing_imbalance,
+            router_aux_loss=account.router_aux_loss,
         )
 
     # Loss functions, see `passes.LossFunction`
@@ -207,13 +182,15 @@ class Actor:
         )
         return TokenScores(self._passes.whole(batch, scores.logprobs_T), self._passes.whole(batch, scores.entropies_T))
 
-    def _reduce(self, totals: Tensor, ratio_max: Tensor, *, denominator: float) -> tuple[list[float], float]:
-        """Sums and maximum over the replicas, the same on every rank."""
-        if not self._passes.is_reporter:
-            totals.zero_()
-        dist.all_reduce(totals, group=self._topology.world_group)
-        dist.all_reduce(ratio_max, op=dist.ReduceOp.MAX, group=self._topology.world_group)
-        return [value / denominator if denominator else 0.0 for value in totals.tolist()], ratio_max.item()
+    def _largest_ratio(self, updates: Sequence[Update]) -> float:
+        """The same on every rank; it is the fifth number that `_loss` reports."""
+        largest = torch.zeros((), dtype=torch.float32, device=self._topology.device)
+        for update in updates:
+            if update.applied:
+                for report in update.reports:
+                    largest = torch.maximum(largest, report[4])
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self._topology.world_group)
+        return largest.item()
 
 
 def _row(index: int, sample: TrainSample, token_weight: float) -> Row:

@@ -12,14 +12,13 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from seif_nemo.algorithms.losses import weighted_sum
 from seif_nemo.algorithms.value_loss import clipped_value_losses
 from seif_nemo.components.batching import MicroBatch, Row, split_mini_batches
 from seif_nemo.components.passes import Passes
-from seif_nemo.components.skipping import SkipWatch
+from seif_nemo.components.updates import Update, Updater, account_of
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.models.value_head import value_head
@@ -43,7 +42,6 @@ class Critic:
         max_skipped_updates: int,
     ) -> None:
         self._trainable = trainable
-        self._topology = topology
         self._value_clip = value_clip
         self._passes = Passes(
             trainable,
@@ -53,7 +51,7 @@ class Critic:
             micro_batch_tokens=micro_batch_tokens,
             whole_on_each_rank=True,
         )
-        self._watch = SkipWatch(max_skipped_updates)
+        self._updater = Updater(trainable, self._passes, topology, max_skipped=max_skipped_updates)
 
     def values(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[LogProbs]:
         """The value of the state before each response token of (prompt ids, response ids), fp32."""
@@ -68,40 +66,18 @@ class Critic:
         """
         rows = [_row(index, sample) for index, sample in enumerate(samples)]
         groups = [sample.group for sample in samples]
-        totals = torch.zeros(2, dtype=torch.float64, device=self._topology.device)  # loss, clipped
-        norms: list[float] = []
-        update_norms: list[float] = []
-        used = num_skipped = 0
-        parts = [
-            indices
-            for epoch in range(epochs)
-            for indices in split_mini_batches(groups, mini_batches, seed=seed + epoch)
-        ]
-        for indices in parts:
-            batch_rows = [rows[index] for index in indices]
-            num_tokens = sum(len(row.response_ids) for row in batch_rows)
-            if num_tokens == 0:
-                continue
-            batches = self._passes.micro_batches(batch_rows, self._passes.plan(batch_rows))
-            self._trainable.zero_gradients()
-            num_positions = sum(row.num_positions for row in batch_rows)
-            self._trainable.start_balancing(num_positions, num_micro_batches=len(batches))
-            loss = partial(self._loss, denominator=num_tokens, scale=self._passes.gradient_scale(batches))
-            reports = self._passes.run(batches, loss, forward_only=False)
-            norm, updated = self._trainable.apply_gradients()
-            self._watch.saw(updated, [samples[index] for index in indices])
-            if not updated:
-                num_skipped += 1
-                continue
-            norms.append(norm)
-            update_norms.append(self._trainable.update_norm())
-            used += num_tokens
-            for report in reports:
-                totals += report.double() * num_tokens
-        if not self._passes.is_reporter:
-            totals.zero_()
-        dist.all_reduce(totals, group=self._topology.world_group)
-        loss, clipped = (totals / max(used, 1)).tolist()
+        updates: list[Update] = []
+        for epoch in range(epochs):
+            for indices in split_mini_batches(groups, mini_batches, seed=seed + epoch):
+                batch_rows = [rows[index] for index in indices]
+                num_tokens = sum(len(row.response_ids) for row in batch_rows)
+                if num_tokens == 0:
+                    continue
+                loss = partial(self._loss, denominator=num_tokens)
+                chosen = [samples[index] for index in indices]
+                updates.append(self._updater.update(batch_rows, chosen, loss, weight=num_tokens))
+        loss, clipped = self._updater.means(updates, 2)
+        account = account_of(updates)
         values, returns = (
             np.concatenate([getattr(sample, name) for sample in samples]).astype(np.float64)
             for name in ("values", "returns")
@@ -112,12 +88,13 @@ class Critic:
             explained_variance=explained_variance(values, returns),
             value_mean=float(values.mean()) if len(values) else math.nan,
             return_mean=float(returns.mean()) if len(returns) else math.nan,
-            grad_norm=sum(norms) / len(norms) if norms else math.nan,
-            update_norm=sum(update_norms) / len(norms) if norms else 0.0,
+            grad_norm=account.grad_norm,
+            update_norm=account.update_norm,
             learning_rate=self._trainable.learning_rate,
             num_tokens=len(values),
-            num_updates=len(norms),
-            num_skipped_updates=num_skipped,
+            num_updates=account.num_updates,
+            num_skipped_updates=account.num_skipped_updates,
+            router_aux_loss=account.router_aux_loss,
         )
 
     def _values_of(self, batch: MicroBatch, hidden_CH: Tensor) -> Tensor:

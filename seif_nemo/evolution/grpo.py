@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from seif_nemo.checkpointing.store import SavedCheckpoint
-from seif_nemo.components.skipping import NonFiniteGradientsError
+from seif_nemo.components.updates import NonFiniteGradientsError
 from seif_nemo.config.algorithm import Advantage, Reference
 from seif_nemo.data.files import append_jsonl, write_jsonl
 from seif_nemo.evolution.advantages import (
@@ -228,7 +228,7 @@ def update_policy(
             "packing/micro_batches": float(stats.num_micro_batches),
             "packing/fill": stats.packing_fill,
             "packing/imbalance": stats.packing_imbalance,
-            **({"train/router_aux_loss": stats.router_aux_loss} if context.trainable.config.moe_aux_loss_coeff else {}),
+            **({"train/router_aux_loss": stats.router_aux_loss} if stats.router_aux_loss else {}),  # 0: not in use
         }
     )
 

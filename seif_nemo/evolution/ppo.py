@@ -107,4 +107,5 @@ def critic_values(stats: CriticStats) -> dict[str, float]:
         "critic/lr": stats.learning_rate,
         "critic/num_updates": float(stats.num_updates),
         "critic/num_skipped_updates": float(stats.num_skipped_updates),
+        **({"critic/router_aux_loss": stats.router_aux_loss} if stats.router_aux_loss else {}),  # 0: not in use
     }

@@ -44,6 +44,7 @@ class CriticStats:
     num_tokens: int  # response tokens of one epoch
     num_updates: int
     num_skipped_updates: int  # non-finite gradients
+    router_aux_loss: float = 0.0  # load balance of the experts, as of TrainStats
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seif_nemo.components.actor import Actor
-from seif_nemo.components.skipping import NonFiniteGradientsError
+from seif_nemo.components.updates import NonFiniteGradientsError
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.models.trainable import TrainableModel

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from seif_nemo.components.skipping import NonFiniteGradientsError
+from seif_nemo.components.updates import NonFiniteGradientsError
 from seif_nemo.evolution.grpo import correction_values, keeping_a_bad_batch
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.types.records import Phase

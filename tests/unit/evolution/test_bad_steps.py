@@ -60,8 +60,6 @@ class Critic:
 
 
 class Trainable:
-    config = SimpleNamespace(moe_aux_loss_coeff=0.0)
-
     def configure(self, optimizer): ...
 
     def set_learning_rate(self, rate): ...

@@ -18,7 +18,6 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_steps=2, final_learning_r
 
 class _Trainable:
     learning_rate = 0.0
-    config = SimpleNamespace(moe_aux_loss_coeff=0.0)
 
     def configure(self, optimizer):
         self.learning_rate = optimizer.learning_rate
