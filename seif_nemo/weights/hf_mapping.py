@@ -45,34 +45,16 @@ class Piece(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Replicated:
-    """A norm's weight: the same on every rank."""
+    """The weight of a norm or of a router: the same on every rank."""
 
     name: str
-    size: int
+    shape: tuple[int, ...]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {self.name: (self.size,)}
+        return {self.name: self.shape}
 
     def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
-        return files.read(self.name, slice(0, self.size))
-
-    def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {self.name: shards[0]}
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A router's weight [rows, columns]: the same on every rank."""
-
-    name: str
-    rows: int
-    columns: int
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {self.name: (self.rows, self.columns)}
-
-    def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
-        return files.read(self.name, slice(0, self.rows))
+        return files.read(self.name, slice(0, self.shape[0]))
 
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         return {self.name: shards[0]}
@@ -193,7 +175,7 @@ def pieces_of_chunk(
         for name, piece in _layer_pieces(arch, layer):
             yield f"decoder.layers.{local}.{name}", piece
     if last:
-        yield "decoder.final_layernorm.weight", Replicated("model.norm.weight", arch.hidden_size)
+        yield "decoder.final_layernorm.weight", Replicated("model.norm.weight", (arch.hidden_size,))
         if not arch.tied_embeddings:
             head = Vocabulary("lm_head.weight", arch.vocab_size, padded_vocab, arch.hidden_size)
             yield "output_layer.weight", head
@@ -209,16 +191,16 @@ def _layer_pieces(arch: Architecture, layer: int) -> Iterator[tuple[str, Piece]]
         names = (f"{attention}.q_proj.{kind}", f"{attention}.k_proj.{kind}", f"{attention}.v_proj.{kind}")
         return QueryKeyValue(names, arch.num_kv_heads, arch.heads_per_group, arch.head_dim, columns)
 
-    yield "self_attention.linear_qkv.layer_norm_weight", Replicated(f"{prefix}.input_layernorm.weight", hidden)
+    yield "self_attention.linear_qkv.layer_norm_weight", Replicated(f"{prefix}.input_layernorm.weight", (hidden,))
     yield "self_attention.linear_qkv.weight", qkv("weight", hidden)
     if arch.qkv_bias:
         yield "self_attention.linear_qkv.bias", qkv("bias", None)
     if arch.qk_norm:
-        yield "self_attention.q_layernorm.weight", Replicated(f"{attention}.q_norm.weight", arch.head_dim)
-        yield "self_attention.k_layernorm.weight", Replicated(f"{attention}.k_norm.weight", arch.head_dim)
+        yield "self_attention.q_layernorm.weight", Replicated(f"{attention}.q_norm.weight", (arch.head_dim,))
+        yield "self_attention.k_layernorm.weight", Replicated(f"{attention}.k_norm.weight", (arch.head_dim,))
     output = Columns(f"{attention}.o_proj.weight", hidden, arch.num_heads * arch.head_dim)
     yield "self_attention.linear_proj.weight", output
-    norm = Replicated(f"{prefix}.post_attention_layernorm.weight", hidden)
+    norm = Replicated(f"{prefix}.post_attention_layernorm.weight", (hidden,))
     if arch.experts is not None:
         yield "pre_mlp_layernorm.weight", norm
         yield from _expert_pieces(arch, arch.experts, prefix)
@@ -238,7 +220,7 @@ _EXPERT_NAMES = {
 
 def _expert_pieces(arch: Architecture, experts: Experts, prefix: str) -> Iterator[tuple[str, Piece]]:
     module, gate, up, down = _EXPERT_NAMES[arch.family]
-    yield "mlp.router.weight", Whole(f"{prefix}.{module}.gate.weight", experts.count, arch.hidden_size)
+    yield "mlp.router.weight", Replicated(f"{prefix}.{module}.gate.weight", (experts.count, arch.hidden_size))
     for number in range(experts.count):
         expert = f"{prefix}.{module}.experts.{number}"
         names = (f"{expert}.{gate}.weight", f"{expert}.{up}.weight")

@@ -72,7 +72,8 @@ def test_every_piece_is_exactly_invertible(
     tensor: int, units: int, heads_per_group: int, head_dim: int, columns: int, missing_rows: int
 ) -> None:
     names = ("q", "k", "v")
-    _round_trip(Replicated("norm", columns), tensor)
+    _round_trip(Replicated("norm", (columns,)), tensor)
+    _round_trip(Replicated("router", (units, columns)), tensor)
     padded = tensor * units * 8
     _round_trip(Vocabulary("embed", max(1, padded - missing_rows), padded, columns), tensor)
     _round_trip(Rows(("gate", "up"), tensor * units, columns), tensor)
