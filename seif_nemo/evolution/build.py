@@ -33,7 +33,7 @@ from seif_nemo.evolution.plan import plan_run
 from seif_nemo.evolution.stopping import StopRequest
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import Architecture, read_architecture
-from seif_nemo.models.builder import build_gpt
+from seif_nemo.models.builder import build_gpt, with_layer_counts
 from seif_nemo.models.tokenizer import load_tokenizer
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.observability.memory import peak_memory
@@ -74,6 +74,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         base_model=Path(config.model.path),
     )
     architecture = read_architecture(settings.base_model)
+    topology = with_layer_counts(architecture, topology)
     remote_judge = connect_remote_judge(
         config.reward, topology, template=judger_template(config.roles.judger_template), run_seed=config.run.seed
     )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -167,6 +168,15 @@ def chunk_layers(arch: Architecture, topology: Topology, stage: int, chunk: int)
     place = chunk * topology.pipeline + stage
     first = sum(counts[:place])
     return range(first, first + counts[place])
+
+
+def with_layer_counts(arch: Architecture, topology: Topology) -> Topology:
+    """The topology with `pipeline_layout` written out, so that a layout is one layout however it was asked for.
+
+    Raises ValueError as `build_gpt` does.
+    """
+    check_division(arch, topology)
+    return replace(topology, pipeline_layout=layer_counts(arch, topology))
 
 
 def layer_counts(arch: Architecture, topology: Topology) -> tuple[int, ...]:

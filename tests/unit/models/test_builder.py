@@ -1,4 +1,4 @@
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +13,10 @@ from seif_nemo.models.builder import (
     layer_counts,
     padded_vocab_size,
     transformer_config,
+    with_layer_counts,
 )
 from seif_nemo.parallel.topology import Topology
+from tests.unit.topologies import make_topology
 
 SIZES: dict[str, Any] = {
     "family": "qwen2",
@@ -51,36 +53,16 @@ def _topology(
     expert_tensor: int | None = None,
     sequence: bool = False,
 ) -> Topology:
-    group = cast(Any, None)
-    return Topology(
+    return make_topology(
         world_size=tensor * pipeline * data,
-        rank=0,
         tensor=tensor,
         pipeline=pipeline,
         data=data,
-        context=1,
         sequence=sequence,
-        tensor_rank=0,
-        pipeline_rank=0,
-        data_rank=0,
-        context_rank=0,
-        device=torch.device("cpu"),
-        tensor_group=group,
-        pipeline_group=group,
-        data_group=group,
-        context_group=group,
-        replica_group=group,
-        world_group=group,
-        last_stage_rank=0,
-        collective_timeout_s=60.0,
         virtual=virtual,
         pipeline_layout=layout,
         expert=expert,
         expert_tensor=expert_tensor or tensor,
-        expert_rank=0,
-        expert_tensor_rank=0,
-        expert_tensor_group=group,
-        expert_block_group=group,
     )
 
 
@@ -191,3 +173,12 @@ def test_a_dense_model_has_no_load_to_balance() -> None:
         ValueError, match=r"model\.router_aux_loss_coefficient=0\.1 needs a model with experts: choose 0"
     ):
         transformer_config(_arch(), _topology(1, 1), torch.float32, router_aux_loss_coefficient=0.1)
+
+
+def test_a_layout_is_one_layout_however_it_was_asked_for() -> None:
+    unasked, asked, other = (
+        with_layer_counts(_arch(), _topology(1, 2, layout=layout)) for layout in (None, (3, 3), (2, 4))
+    )
+    assert unasked == asked
+    assert unasked.pipeline_layout == (3, 3)
+    assert unasked != other

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.weights.bank import RoleBank, WeightDigestError
+from tests.unit.topologies import make_topology
 
 
 class FakeModel:
@@ -48,36 +49,7 @@ def topology() -> Iterator[Topology]:
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     group = dist.group.WORLD
     assert group is not None
-    yield Topology(
-        world_size=1,
-        rank=0,
-        tensor=1,
-        pipeline=1,
-        data=1,
-        context=1,
-        sequence=False,
-        tensor_rank=0,
-        pipeline_rank=0,
-        data_rank=0,
-        context_rank=0,
-        device=torch.device("cpu"),
-        tensor_group=group,
-        pipeline_group=group,
-        data_group=group,
-        context_group=group,
-        replica_group=group,
-        world_group=group,
-        last_stage_rank=0,
-        collective_timeout_s=60.0,
-        virtual=1,
-        pipeline_layout=None,
-        expert=1,
-        expert_tensor=1,
-        expert_rank=0,
-        expert_tensor_rank=0,
-        expert_tensor_group=group,
-        expert_block_group=group,
-    )
+    yield make_topology(group=group)
     dist.destroy_process_group()
 
 
