@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from qwen_sizes import SIZES, architecture
 from torch.profiler import ProfilerActivity, profile
 
 from seif_nemo.components.actor import Actor
@@ -30,11 +31,6 @@ from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.types.training import TrainSample
 
-SIZES = {  # layers, hidden, feed-forward, heads, key/value heads, vocabulary, tied: Qwen2.5's own
-    "tiny": (2, 128, 384, 4, 2, 2048, True),
-    "1.5b": (28, 1536, 8960, 12, 2, 151936, True),
-    "7b": (28, 3584, 18944, 28, 4, 152064, False),
-}
 # Names of kernels that multiply matrices: cuBLAS, CUTLASS and flash attention on GPUs, ATen's operators on CPUs.
 PRODUCTS = ("gemm", "cutlass", "flash", "nvjet", "mm", "scaled_dot_product")
 
@@ -45,28 +41,6 @@ class NoEngine:
 
 class OnlyPad:
     pad_id = 0
-
-
-def architecture(size: str) -> Architecture:
-    layers, hidden, ffn, heads, groups, vocab, tied = SIZES[size]
-    return Architecture(
-        family="qwen2",
-        num_layers=layers,
-        hidden_size=hidden,
-        ffn_hidden_size=ffn,
-        num_heads=heads,
-        num_kv_heads=groups,
-        head_dim=hidden // heads,
-        vocab_size=vocab,
-        max_positions=32768,
-        tied_embeddings=tied,
-        qkv_bias=True,
-        qk_norm=False,
-        norm_eps=1e-6,
-        rope_theta=1e6,
-        rope_scaling=None,
-        eos_ids=(1,),
-    )
 
 
 def samples(arch: Architecture, number: int) -> list[TrainSample]:

@@ -14,30 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from qwen_sizes import architecture
 
 from seif_nemo.data.files import write_whole
 from seif_nemo.data.packing import first_fit_decreasing, plan_packing
-from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.flops import forward_flops
-
-QWEN_7B = Architecture(
-    family="qwen2",
-    num_layers=28,
-    hidden_size=3584,
-    ffn_hidden_size=18944,
-    num_heads=28,
-    num_kv_heads=4,
-    head_dim=128,
-    vocab_size=152064,
-    max_positions=32768,
-    tied_embeddings=False,
-    qkv_bias=True,
-    qk_norm=False,
-    norm_eps=1e-6,
-    rope_theta=1e6,
-    rope_scaling=None,
-    eos_ids=(),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +44,7 @@ def draw_lengths(characters: list[int], num_prompts: int) -> list[int]:
 
 
 def measure(lengths: list[int], num_prompts: int, budget: int, ranks: int) -> Row:
-    costs = [forward_flops(QWEN_7B, length) for length in lengths]
+    costs = [forward_flops(architecture("7b"), length) for length in lengths]
     start = time.perf_counter()
     plan = plan_packing(lengths, costs, budget=budget, ranks=ranks)
     seconds = time.perf_counter() - start
