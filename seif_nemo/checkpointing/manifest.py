@@ -14,7 +14,7 @@ from typing import Any
 from seif_nemo.parallel.digest import digest_file, join_digests
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class CheckpointError(RuntimeError):
@@ -23,7 +23,7 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the model was spread over ranks when it was saved. Digests of weights compare within one layout only."""
+    """How the model was spread over ranks when it was saved."""
 
     tensor: int
     pipeline: int
@@ -44,7 +44,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`origin` and `updates` are the role bank's, `weights_digest` is its world digest."""
+    """`origin`, `updates` and `weights_digest` are the role bank's."""
 
     role: str
     origin: str

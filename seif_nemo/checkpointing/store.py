@@ -1,7 +1,7 @@
 """Checkpoints of residents: whole or not there, verified before use.
 
     save:  temporary directory → Megatron's files, synced → digests → manifest.json, synced → rename
-    load:  manifest → every file's size and digest → Megatron's load → digest of the weights (same layout)
+    load:  manifest → every file's size and digest → Megatron's load → digest of the weights
 
 A kill at any moment leaves either the old or the new checkpoint under its name, and hidden leftovers that the next
 `CheckpointStore` of the run removes. The directory must be one that all ranks see.
@@ -31,7 +31,6 @@ from seif_nemo.checkpointing.state import StateWriter, load_state
 from seif_nemo.data.files import sync
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.collectives import any_rank, barrier, broadcast_int
-from seif_nemo.parallel.digest import digest_tensors, world_digest
 from seif_nemo.parallel.topology import Topology
 
 _TEMPORARY = ".tmp-"  # .<name>.tmp-<token>: not whole yet, or being removed
@@ -45,6 +44,7 @@ class Residents(Protocol):
     def resident_name(self) -> str: ...
     def is_trained(self, name: str) -> bool: ...
     def digest(self, name: str) -> str: ...
+    def digest_in_model(self) -> str: ...
     def origin(self, name: str) -> str: ...
     def updates(self, name: str) -> int: ...
     def refill(self, name: str, load: Callable[[], None], *, origin: str, updates: int) -> None: ...
@@ -132,8 +132,8 @@ class CheckpointStore:
 
         def load() -> None:
             load_state(trainable, path, with_optimizer=is_trained and manifest.has_optimizer)
-            if manifest.layout == self._layout:
-                self._check_loaded(trainable, path, manifest)
+            if (loaded := bank.digest_in_model()) != manifest.weights_digest:
+                raise CheckpointError(f"{path}: weights {loaded} after the load, {manifest.weights_digest} were saved")
             if not is_trained:
                 return
             if manifest.step_count is None:
@@ -260,12 +260,6 @@ class CheckpointStore:
     def _take_over(self, root: Path) -> None:
         self._check_fence()  # else what is unfinished may be a newer attempt's
         _clean(root)
-
-    def _check_loaded(self, trainable: TrainableModel, path: Path, manifest: Manifest) -> None:
-        own = digest_tensors(trainable.weight_buffers())
-        loaded = world_digest(own, group=self._topology.world_group, device=self._topology.device)
-        if loaded != manifest.weights_digest:
-            raise CheckpointError(f"{path}: weights {loaded} after the load, {manifest.weights_digest} were saved")
 
 
 def _clean(root: Path) -> None:

@@ -52,6 +52,7 @@ from seif_nemo.types.records import SeedQuestion
 from seif_nemo.types.residents import Resident
 from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.hf import load_hf_weights
+from seif_nemo.weights.role_digest import RoleSums
 
 _DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 _CRITICS = (Resident.INSTRUCTOR_CRITIC, Resident.FOLLOWER_CRITIC)
@@ -83,7 +84,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
     check_inputs(material.digests, ledger, config, topology)
     trainable = build_trainable(config, topology, architecture)
-    bank = RoleBank(trainable, topology, [lambda: engine.invalidate_caches()])
+    bank = RoleBank(trainable, RoleSums(trainable, architecture, topology), [lambda: engine.invalidate_caches()])
     engine = MegatronEngine(
         trainable.modules,
         topology,

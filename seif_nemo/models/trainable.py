@@ -87,6 +87,14 @@ class TrainableModel:
         ddps: list[Any] = [*self.ddps]  # their `buffers` are not those of torch.nn.Module
         return [buffer.param_data for ddp in ddps for buffer in [*ddp.buffers, *ddp.expert_parallel_buffers]]
 
+    def weight_views(self, buffers: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each parameter and its place in buffers like `weight_buffers`, which may be copies of them elsewhere."""
+        ddps: list[Any] = [*self.ddps]
+        own = [buffer for ddp in ddps for buffer in [*ddp.buffers, *ddp.expert_parallel_buffers]]
+        for buffer, flat in zip(own, buffers, strict=True):
+            for parameter, (start, end, _) in buffer.param_index_map.items():
+                yield parameter, flat[start:end].view(parameter.shape)
+
     def moment_buffers(self) -> list[Tensor]:
         """Flat fp32 buffers of this rank's shard: first moments, second moments, and main parameters if bf16.
 

@@ -1,11 +1,7 @@
-"""Digests of tensors and of files: what a swap, a load and the ledger compare.
-
-Shapes: tensors may have any shape; only their bytes, dtypes, shapes and order enter a digest.
-"""
+"""Digests of files and of what ranks believe: what a load and the ledger compare. Those of weights: tensor_sums.py."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,38 +9,6 @@ import torch.distributed as dist
 
 DIGEST_BYTES = 16
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")
-_CHUNK_BYTES = 32 << 20
-_MAX_THREADS = 8  # hashlib releases the GIL, so chunks of large tensors are hashed side by side
-
-
-def digest_tensors(tensors: Sequence[torch.Tensor], *, chunk_bytes: int = _CHUNK_BYTES) -> str:
-    """Hex blake2b digest of contiguous tensors, in order; on the CPU nothing is copied.
-
-    It is a hash over the hashes of chunks of `chunk_bytes`, so that two calls agree only if they use the same chunk
-    size. Device tensors are copied to the host chunk by chunk. Raises ValueError for a tensor that is not contiguous.
-    """
-    outer = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for index, tensor in enumerate(tensors):
-        if not tensor.is_contiguous():
-            raise ValueError(f"tensor {index} of shape {tuple(tensor.shape)} is not contiguous: no digest of it")
-        outer.update(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
-    chunks = [chunk for tensor in tensors for chunk in _byte_chunks(tensor, chunk_bytes)]
-    if len(chunks) > 1 and sum(chunk.numel() for chunk in chunks) > chunk_bytes:
-        with ThreadPoolExecutor(min(len(chunks), _MAX_THREADS)) as pool:
-            for chunk_hash in pool.map(_hash_bytes, chunks):
-                outer.update(chunk_hash)
-    else:
-        for chunk in chunks:
-            outer.update(_hash_bytes(chunk))
-    return outer.hexdigest()
-
-
-def world_digest(digest: str, *, group: dist.ProcessGroup | None, device: torch.device) -> str:
-    """One digest of all ranks' digests in rank order, the same on every rank of `group`. Collective.
-
-    `digest` is this rank's, as made by `digest_tensors`; `device` is one that the group's backend can send.
-    """
-    return join_digests(gather_digests(digest, group=group, device=device))
 
 
 def gather_digests(digest: str, *, group: dist.ProcessGroup | None, device: torch.device) -> list[str]:
@@ -92,12 +56,3 @@ def digest_folder_sample(folder: Path, *, whole_bytes: int = 16 << 20, num_block
                 file.seek((size - block) * index // (num_blocks - 1))
                 digest.update(file.read(block))
     return digest.hexdigest()
-
-
-def _byte_chunks(tensor: torch.Tensor, chunk_bytes: int) -> Iterator[torch.Tensor]:
-    if tensor.numel():
-        yield from tensor.detach().reshape(-1).view(torch.uint8).split(chunk_bytes)
-
-
-def _hash_bytes(chunk: torch.Tensor) -> bytes:
-    return hashlib.blake2b(chunk.cpu().numpy().data, digest_size=DIGEST_BYTES).digest()

@@ -5,7 +5,7 @@
     with bank.resident("evaluator"):            # swap in place, swap back in `finally`
         engine.generate(..., weight_version=bank.version)
 
-All calls are made on every rank in the same order: each rank moves its own shard, and all join their digests.
+All calls are made on every rank in the same order: each rank moves its own shard, and all join their sums for a digest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +15,10 @@ from typing import Protocol
 
 import torch
 
-from seif_nemo.parallel.digest import digest_tensors, world_digest
-from seif_nemo.parallel.topology import Topology
+from seif_nemo.parallel.tensor_sums import flat_sums
+from seif_nemo.weights.role_digest import WeightSums
+
+_NO_SUMS = torch.empty(0)  # nothing was stored yet
 
 
 class SwappableModel(Protocol):
@@ -43,7 +45,7 @@ class _Moments:
     """Host copy of a trained role's optimizer state. `stale`: the model holds a newer one."""
 
     buffers: list[torch.Tensor]
-    digest: str
+    sums: torch.Tensor  # `flat_sums` of the buffers
     step_count: int
     learning_rate: float
     stale: bool = False
@@ -54,10 +56,10 @@ class _Resident:
     """Host copy of one resident. `stale`: the model holds newer weights."""
 
     weights: list[torch.Tensor]
-    digest: str  # of this rank's weights
-    world_digest: str  # of all ranks' weights
+    sums: torch.Tensor  # of this rank's weights
     origin: str  # the version that these weights had where they were made
     updates: int  # how often this resident's weights were replaced; never goes back
+    digest: str | None = None  # of all ranks' weights; None until it is asked for
     moments: _Moments | None = None  # of trained roles only
     stale: bool = False
 
@@ -65,7 +67,7 @@ class _Resident:
 class RoleBank:
     """Named host copies of this rank's shard, of which one is resident in `trainable`.
 
-    A digest is made of each host copy when it is stored and checked before it is loaded. The optimizer state in the
+    Sums are made of each host copy when it is stored and checked before it is loaded. The optimizer state in the
     model belongs to the trained role that was resident last and stays where it is while frozen residents visit.
     Buffers are allocated in `add` and `copy` to a new name only. `on_weights_changed` are called after every swap and
     update (caches derived from the weights).
@@ -75,10 +77,10 @@ class RoleBank:
     """
 
     def __init__(
-        self, trainable: SwappableModel, topology: Topology, on_weights_changed: Sequence[Callable[[], None]] = ()
+        self, trainable: SwappableModel, sums: WeightSums, on_weights_changed: Sequence[Callable[[], None]] = ()
     ) -> None:
         self._model = trainable
-        self._topology = topology
+        self._sums = sums
         self._callbacks = tuple(on_weights_changed)
         self._residents: dict[str, _Resident] = {}
         self._name: str | None = None  # None while no resident is whole in the model
@@ -131,12 +133,12 @@ class RoleBank:
         if trained:
             self._store_owned_moments()
         resident = _Resident(
-            _host_like(self._model.weight_buffers()), "", "", origin or f"{name}@{updates}", updates, stale=True
+            _host_like(self._model.weight_buffers()), _NO_SUMS, origin or f"{name}@{updates}", updates, stale=True
         )
         self._residents[name] = resident
         self._name = name
         if trained:
-            resident.moments = _Moments(_host_like(self._model.moment_buffers()), "", 0, 0.0, stale=True)
+            resident.moments = _Moments(_host_like(self._model.moment_buffers()), _NO_SUMS, 0, 0.0, stale=True)
             self._store_moments(resident.moments)
             self._moments_owner = name
         self._store_weights(resident)
@@ -150,12 +152,12 @@ class RoleBank:
         """
         original = self._find(source)
         self._store(source)
-        self._verify(source, original.weights, original.digest)
+        self._verify(source, original)
         if target not in self._residents:
-            self._residents[target] = _Resident(_host_like(original.weights), "", "", "", updates=-1)
+            self._residents[target] = _Resident(_host_like(original.weights), _NO_SUMS, "", updates=-1)
         copy = self._residents[target]
         _transfer(original.weights, copy.weights)
-        copy.digest, copy.world_digest = original.digest, original.world_digest
+        copy.sums, copy.digest = original.sums, original.digest
         copy.origin, copy.updates, copy.stale = original.origin, copy.updates + 1, False
         was_resident = self._name == target
         if copy.moments is not None:
@@ -176,9 +178,9 @@ class RoleBank:
             return
         if self._name is not None:
             self._store(self._name)
-        self._verify(name, incoming.weights, incoming.digest)
+        self._verify(name, incoming)
         if incoming.moments is not None and self._moments_owner != name:
-            self._verify(f"{name} (moments)", incoming.moments.buffers, incoming.moments.digest)
+            self._verify_moments(name, incoming.moments)
             self._store_owned_moments()
             self._name = None
             self._load_moments(name, incoming.moments)
@@ -229,7 +231,7 @@ class RoleBank:
             raise ValueError(f"{name} has {resident.updates} updates; weights with {updates} would repeat versions")
         self.switch(name)
         self._store(name)
-        before = self.version, resident.world_digest
+        before = self.version, self.digest(name)
         if resident.moments is not None:
             self._store_moments(resident.moments)
         try:
@@ -245,13 +247,23 @@ class RoleBank:
             self._store_moments(resident.moments)
         self._store_weights(resident)
         self._notify()
-        if self.version == before[0] and resident.world_digest != before[1]:
-            raise ValueError(f"{self.version} was loaded with weights {resident.world_digest}, but was {before[1]}")
+        if self.version == before[0] and self.digest(name) != before[1]:
+            raise ValueError(f"{self.version} was loaded with weights {self.digest(name)}, but was {before[1]}")
 
     def digest(self, name: str) -> str:
-        """World digest of the newest weights of `name`, the same on every rank; collective if they just changed."""
+        """Digest of the newest weights of `name`, the same on every rank and at every layout. Collective.
+
+        Raises ReplicasDifferError where ranks that must hold the same weights do not.
+        """
         self._store(name)
-        return self._find(name).world_digest
+        resident = self._find(name)
+        if resident.digest is None:
+            resident.digest = self._sums.join(resident.sums)
+        return resident.digest
+
+    def digest_in_model(self) -> str:
+        """Digest of what the model holds now, whichever resident that is or will be. Collective."""
+        return self._sums.join(self._sums.of(self._model.weight_buffers()))
 
     def _find(self, name: str) -> _Resident:
         if name not in self._residents:
@@ -262,10 +274,15 @@ class RoleBank:
         for callback in self._callbacks:
             callback()
 
-    def _verify(self, what: str, buffers: Sequence[torch.Tensor], digest: str) -> None:
-        found = digest_tensors(buffers)
-        if found != digest:
-            raise WeightDigestError(f"host copy of resident {what} is damaged: digest {found}, stored {digest}")
+    def _verify(self, name: str, resident: _Resident) -> None:
+        found = self._sums.of(resident.weights)
+        if not torch.equal(found, resident.sums):
+            odd = self._sums.odd_one(resident.sums, found)
+            raise WeightDigestError(f"host copy of resident {name} is damaged: {odd} is not what was stored")
+
+    def _verify_moments(self, name: str, moments: _Moments) -> None:
+        if not torch.equal(flat_sums(moments.buffers), moments.sums):
+            raise WeightDigestError(f"host copy of resident {name} is damaged: its moments are not what was stored")
 
     def _store(self, name: str) -> None:
         """Bring the host copy of a resident's weights up to date."""
@@ -278,10 +295,7 @@ class RoleBank:
 
     def _store_weights(self, resident: _Resident) -> None:
         _transfer(self._model.weight_buffers(), resident.weights)
-        resident.digest = digest_tensors(resident.weights)
-        resident.world_digest = world_digest(
-            resident.digest, group=self._topology.world_group, device=self._topology.device
-        )
+        resident.sums, resident.digest = self._sums.of(resident.weights), None
         resident.stale = False
 
     def _store_owned_moments(self) -> None:
@@ -296,7 +310,7 @@ class RoleBank:
         moments.step_count, moments.learning_rate = self._model.step_count, self._model.learning_rate
         if stale:
             _transfer(self._model.moment_buffers(), moments.buffers)
-            moments.digest = digest_tensors(moments.buffers)
+            moments.sums = flat_sums(moments.buffers)
         moments.stale = False
 
     def _load_moments(self, name: str, moments: _Moments) -> None:
@@ -317,7 +331,7 @@ class RoleBank:
 def _reset(moments: _Moments) -> None:
     for buffer in moments.buffers:
         buffer.zero_()
-    moments.digest = digest_tensors(moments.buffers)
+    moments.sums = flat_sums(moments.buffers)
     moments.step_count, moments.stale = 0, False
 
 

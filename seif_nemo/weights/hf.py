@@ -40,7 +40,7 @@ def load_hf_weights(modules: Sequence[GPTModel], arch: Architecture, topology: T
         _check(files, arch)
         with torch.no_grad():
             for chunk, module in enumerate(modules):
-                for part, shard in _own_parts(module, chunk, arch, topology):
+                for part, shard in own_parts(module, chunk, arch, topology):
                     rank = topology.tensor_rank if part.expert is None else topology.expert_tensor_rank
                     shard.copy_(part.piece.load(files, rank, part.ranks))
                 for name, parameter in module.named_parameters():
@@ -106,7 +106,7 @@ def _check(files: HfFiles, arch: Architecture) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """One piece, and who of its pipeline stage holds it: `ranks` neighbours from the stage's rank `first` on."""
 
     name: str
@@ -116,7 +116,7 @@ class _Part:
     expert: int | None = None  # its number among those that the rank holds
 
 
-def _parts(arch: Architecture, topology: Topology, stage: int, chunk: int) -> Iterator[_Part]:
+def _parts(arch: Architecture, topology: Topology, stage: int, chunk: int) -> Iterator[Part]:
     """What a chunk is made of, in the order of Hugging Face files. The first of all copies of a part is meant."""
     pieces = pieces_of_chunk(
         arch,
@@ -128,14 +128,14 @@ def _parts(arch: Architecture, topology: Topology, stage: int, chunk: int) -> It
     for name, piece in pieces:
         number = expert_number(name)
         if number is None:
-            yield _Part(name, piece, 0, topology.tensor)
+            yield Part(name, piece, 0, topology.tensor)
             continue
         assert arch.experts is not None
         block, local = divmod(number, arch.experts.count // topology.expert)
-        yield _Part(name, piece, block * topology.expert_tensor, topology.expert_tensor, local)
+        yield Part(name, piece, block * topology.expert_tensor, topology.expert_tensor, local)
 
 
-def _own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topology) -> Iterator[tuple[_Part, Tensor]]:
+def own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topology) -> Iterator[tuple[Part, Tensor]]:
     """The parts of which this rank holds a shard, and that shard."""
     layers = chunk_layers(arch, topology, topology.pipeline_rank, chunk)
     built: Any = module.decoder.layers
@@ -160,7 +160,7 @@ def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topolog
     for stage, chunk in itertools.product(range(topology.pipeline), range(topology.virtual)):
         own: dict[str, Tensor] = {}
         if stage == topology.pipeline_rank:
-            own = {part.name: shard.detach() for part, shard in _own_parts(modules[chunk], chunk, arch, topology)}
+            own = {part.name: shard.detach() for part, shard in own_parts(modules[chunk], chunk, arch, topology)}
         elif not topology.is_main:
             continue
         for part in _parts(arch, topology, stage, chunk):
@@ -177,7 +177,7 @@ def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topolog
                     dist.send(tensor.contiguous(), dst=0)
 
 
-def _merge(shard: Tensor, part: _Part, topology: Topology) -> dict[str, Tensor]:
+def _merge(shard: Tensor, part: Part, topology: Topology) -> dict[str, Tensor]:
     """Whole tensors on the first of the ranks that hold the part, nothing on the others."""
     if part.ranks == 1:
         return part.piece.merge([shard])

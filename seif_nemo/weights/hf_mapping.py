@@ -27,6 +27,14 @@ class Slices(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a shard stands in the Hugging Face tensors that it is a part of, laid one below the other."""
+
+    rows: Tensor  # the number of each of its rows there, int64; -1: padding
+    first_column: int = 0
+
+
 class Piece(Protocol):
     """How one Megatron parameter relates to Hugging Face tensors."""
 
@@ -40,6 +48,10 @@ class Piece(Protocol):
 
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         """Whole Hugging Face tensors from the shards of all tensor-parallel ranks, in order."""
+        ...
+
+    def place(self, tensor_rank: int, tensor: int) -> Place:
+        """Of the shard of `tensor_rank` of `tensor` ranks."""
         ...
 
 
@@ -58,6 +70,9 @@ class Replicated:
 
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         return {self.name: shards[0]}
+
+    def place(self, tensor_rank: int, tensor: int) -> Place:
+        return Place(torch.arange(self.shape[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,11 @@ class Vocabulary:
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         return {self.name: torch.cat(list(shards))[: self.rows]}
 
+    def place(self, tensor_rank: int, tensor: int) -> Place:
+        per_rank = self.padded // tensor
+        numbers = torch.arange(tensor_rank * per_rank, (tensor_rank + 1) * per_rank)
+        return Place(torch.where(numbers < self.rows, numbers, -1))
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -101,6 +121,11 @@ class Rows:
         parts = [shard.chunk(len(self.names)) for shard in shards]
         return {name: torch.cat([part[i] for part in parts]) for i, name in enumerate(self.names)}
 
+    def place(self, tensor_rank: int, tensor: int) -> Place:
+        part = self.rows // tensor
+        first = torch.arange(len(self.names))[:, None] * self.rows + tensor_rank * part
+        return Place((first + torch.arange(part)).flatten())
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -119,6 +144,9 @@ class Columns:
 
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         return {self.name: torch.cat(list(shards), dim=1)}
+
+    def place(self, tensor_rank: int, tensor: int) -> Place:
+        return Place(torch.arange(self.rows), tensor_rank * (self.columns // tensor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +185,12 @@ class QueryKeyValue:
         grouped = whole.view(self.groups, (self.heads_per_group + 2) * self.head_dim, *whole.shape[1:])
         sections = grouped.split([self.heads_per_group * self.head_dim, self.head_dim, self.head_dim], dim=1)
         return {name: section.flatten(0, 1) for name, section in zip(self.names, sections, strict=True)}
+
+    def place(self, tensor_rank: int, tensor: int) -> Place:
+        groups, per_group = self.groups, self.heads_per_group
+        sizes = [groups * heads * self.head_dim for heads in (per_group, 1, 1)]
+        sections = [numbers.view(groups, -1) for numbers in torch.arange(sum(sizes)).split(sizes)]
+        return Place(torch.cat(sections, dim=1).flatten().chunk(tensor)[tensor_rank])
 
 
 def pieces_of_chunk(

@@ -22,6 +22,7 @@ from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.types.training import TrainSample
 from seif_nemo.weights.bank import RoleBank
+from seif_nemo.weights.role_digest import RoleSums
 from tests.dist.harness import RankError, run_ranks
 from tests.dist.tiny_gpt import TINY, VOCAB, FullWeights, build_tiny, local_weights, merge_weights
 
@@ -83,7 +84,7 @@ class Run:
             max_new_tokens=16,
             temperature=1.0,
         )
-        self.bank = RoleBank(self.trainable, self.topology)
+        self.bank = RoleBank(self.trainable, RoleSums(self.trainable, layout.arch, self.topology))
         self.bank.add("base", trained=False)
         self.bank.add(ROLE, trained=True)
         self.store = CheckpointStore(root, self.topology)

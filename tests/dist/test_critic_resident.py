@@ -20,6 +20,7 @@ from seif_nemo.parallel.topology import build_topology, shutdown
 from seif_nemo.types.training import TrainSample, ValueSample
 from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.hf import export_hf, load_hf_weights
+from seif_nemo.weights.role_digest import RoleSums
 from tests.dist.harness import run_ranks
 from tests.tiny_hf import make_tiny_hf
 
@@ -74,7 +75,7 @@ class Turns:
                 parameter.fill_(7.0)  # also the head, which the load is to bring back to zero
         self.trainable = TrainableModel(modules, modules[0].config, POLICY, self.topology)
         load_hf_weights(self.trainable.modules, self.architecture, self.topology, source)
-        self.bank = RoleBank(self.trainable, self.topology)
+        self.bank = RoleBank(self.trainable, RoleSums(self.trainable, self.architecture, self.topology))
         self.bank.add("base", trained=False)
         self.bank.add("follower", trained=True)
         if with_critic:

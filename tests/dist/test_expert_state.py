@@ -13,6 +13,7 @@ from seif_nemo.models.architecture import read_architecture
 from seif_nemo.parallel.topology import shutdown
 from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.hf import export_hf
+from seif_nemo.weights.role_digest import RoleSums
 from tests.dist.harness import run_ranks
 from tests.dist.test_experts import Case, Layout, build, build_actor, samples
 from tests.tiny_hf import make_tiny_hf
@@ -40,7 +41,7 @@ class Run:
         self.model = model
         self.topology = build(layout)
         self.trainable, self.actor = build_actor(self.topology, model, CASE, dtype)
-        self.bank = RoleBank(self.trainable, self.topology)
+        self.bank = RoleBank(self.trainable, RoleSums(self.trainable, read_architecture(model), self.topology))
         self.bank.add("base", trained=False)
         self.bank.add(ROLE, trained=True)
         self.store = CheckpointStore(root, self.topology)

@@ -14,6 +14,7 @@ from seif_nemo.protocols.tokenizer import Message
 from seif_nemo.types.residents import Resident
 from seif_nemo.types.rollouts import TokenIds
 from seif_nemo.weights.bank import RoleBank
+from seif_nemo.weights.role_digest import RoleSums
 from tests.dist.harness import run_ranks
 from tests.dist.test_actor import UNTIED, Layout, build
 from tests.dist.tiny_gpt import VOCAB
@@ -71,7 +72,7 @@ def test_words_that_the_tokenizer_does_not_tell_apart_are_refused(
 
 def _spoken(layout: Layout) -> Any:
     topology, trainable, actor = build(layout, UNTIED)
-    bank = RoleBank(trainable, topology)
+    bank = RoleBank(trainable, RoleSums(trainable, UNTIED, topology))
     bank.add(Resident.FOLLOWER, trained=True)
     with torch.no_grad():
         for buffer in trainable.weight_buffers():

@@ -26,6 +26,11 @@ def _round_trip(piece: Piece, tensor: int) -> None:
     files = InMemory(piece)
     shards = [piece.load(files, rank, tensor) for rank in range(tensor)]
     assert len({tuple(shard.shape) for shard in shards}) == 1
+    below = torch.cat([files.tensors[name].view(shape[0], -1) for name, shape in piece.shapes().items()])
+    for rank, shard in enumerate(shards):
+        place, flat = piece.place(rank, tensor), shard.view(len(shard), -1)
+        columns = slice(place.first_column, place.first_column + flat.shape[1])
+        assert torch.equal(torch.where(place.rows[:, None] < 0, 0, below[place.rows, columns]), flat)
     merged = piece.merge(shards)
     assert list(merged) == list(files.tensors)
     for name, expected in files.tensors.items():
