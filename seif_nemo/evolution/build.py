@@ -52,10 +52,12 @@ from seif_nemo.types.records import SeedQuestion
 from seif_nemo.types.residents import Resident
 from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.hf import load_hf_weights
+from seif_nemo.weights.host_copies import slots_within
 from seif_nemo.weights.role_digest import RoleSums
 
 _DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 _CRITICS = (Resident.INSTRUCTOR_CRITIC, Resident.FOLLOWER_CRITIC)
+_GIB = 1 << 30
 _TRAINED = (Resident.INSTRUCTOR, Resident.FOLLOWER, *_CRITICS)
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
     check_inputs(material.digests, ledger, config, topology)
     trainable = build_trainable(config, topology, architecture)
-    bank = RoleBank(trainable, RoleSums(trainable, architecture, topology), [lambda: engine.invalidate_caches()])
+    bank = build_bank(config, trainable, architecture, topology)
     engine = MegatronEngine(
         trainable.modules,
         topology,
@@ -93,8 +95,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         max_sequence_length=config.model.max_sequence_length,
         weight_version=lambda: bank.version,
     )
-    for resident in residents_of(config):
-        bank.add(resident, trained=resident in _TRAINED)
+    bank.on_change(engine.invalidate_caches)
     actor = Actor(
         trainable,
         engine,
@@ -171,6 +172,27 @@ def build_reward(config: Config, settings: Settings, speaker: Speaker, remote_ju
         deterministic=config.run.deterministic,
         remote=remote_judge,
     )
+
+
+def build_bank(config: Config, trainable: TrainableModel, architecture: Architecture, topology: Topology) -> RoleBank:
+    """A bank of all residents of the run, which all hold the base weights."""
+    residents, slots = residents_of(config), None
+    if config.roles.host_memory_gib is not None and config.roles.spill_dir is not None:
+        spill_dir = Path(config.roles.spill_dir)
+        if not spill_dir.is_dir():
+            raise ValueError(f"roles.spill_dir={spill_dir} is no directory on this node: make it, or name another one")
+        slots = slots_within(
+            config.roles.host_memory_gib,
+            spill_dir,
+            weights_gib=sum(buffer.nbytes for buffer in trainable.weight_buffers()) / _GIB,
+            moments_gib=sum(buffer.nbytes for buffer in trainable.moment_buffers()) / _GIB,
+            residents=len(residents),
+            trained=len([resident for resident in residents if resident in _TRAINED]),
+        )
+    bank = RoleBank(trainable, RoleSums(trainable.modules, architecture, topology), slots)
+    for resident in residents:
+        bank.add(resident, trained=resident in _TRAINED)
+    return bank
 
 
 def residents_of(config: Config) -> list[Resident]:

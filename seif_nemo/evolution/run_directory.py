@@ -26,6 +26,8 @@ _MAY_CHANGE = (
     "parallel.",
     "checkpoint.",
     "cluster.",
+    "roles.host_memory_gib",
+    "roles.spill_dir",
     "evolution.rounds",
     "evolution.min_kept_share",
     "algorithm.micro_batch_tokens",

@@ -8,7 +8,8 @@
 All calls are made on every rank in the same order: each rank moves its own shard, and all join their sums for a digest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,9 +17,9 @@ from typing import Protocol
 import torch
 
 from seif_nemo.parallel.tensor_sums import flat_sums
+from seif_nemo.weights.host_copies import Checks, HostCopies, Slots
 from seif_nemo.weights.role_digest import WeightSums
-
-_NO_SUMS = torch.empty(0)  # nothing was stored yet
+from seif_nemo.weights.transfer import Buffers, exchange, transfer
 
 
 class SwappableModel(Protocol):
@@ -29,6 +30,7 @@ class SwappableModel(Protocol):
     @step_count.setter
     def step_count(self, value: int) -> None: ...
     def weight_buffers(self) -> Sequence[torch.Tensor]: ...
+    def weight_views(self, buffers: Buffers) -> Iterable[tuple[torch.Tensor, torch.Tensor]]: ...
     def moment_buffers(self) -> Sequence[torch.Tensor]: ...
     @property
     def learning_rate(self) -> float: ...
@@ -36,55 +38,69 @@ class SwappableModel(Protocol):
     def after_weights_changed(self) -> None: ...
 
 
-class WeightDigestError(RuntimeError):
-    """A host copy is not what was stored. The model was not touched."""
-
-
 @dataclass(slots=True)
 class _Moments:
-    """Host copy of a trained role's optimizer state. `stale`: the model holds a newer one."""
+    """What goes with the host copy of a trained role's moments. `stale`: the model holds newer ones."""
 
-    buffers: list[torch.Tensor]
-    sums: torch.Tensor  # `flat_sums` of the buffers
-    step_count: int
-    learning_rate: float
-    stale: bool = False
+    step_count: int = 0
+    learning_rate: float = 0.0
+    stale: bool = True
 
 
 @dataclass(slots=True)
 class _Resident:
-    """Host copy of one resident. `stale`: the model holds newer weights."""
+    """What goes with the host copy of a resident's weights. `stale`: the model holds newer ones."""
 
-    weights: list[torch.Tensor]
-    sums: torch.Tensor  # of this rank's weights
     origin: str  # the version that these weights had where they were made
     updates: int  # how often this resident's weights were replaced; never goes back
     digest: str | None = None  # of all ranks' weights; None until it is asked for
     moments: _Moments | None = None  # of trained roles only
-    stale: bool = False
+    stale: bool = True
 
 
 class RoleBank:
     """Named host copies of this rank's shard, of which one is resident in `trainable`.
 
-    Sums are made of each host copy when it is stored and checked before it is loaded. The optimizer state in the
-    model belongs to the trained role that was resident last and stays where it is while frozen residents visit.
-    Buffers are allocated in `add` and `copy` to a new name only. `on_weights_changed` are called after every swap and
-    update (caches derived from the weights).
+    Sums are made of each host copy when it is stored and checked before it is loaded, in the background where time is
+    left for it: the bank prefetches what came after the present resident last time. The optimizer state in the model
+    belongs to the trained role that was resident last and stays where it is while frozen residents visit. Buffers are
+    allocated while the residents get their first copies and never again.
+
+    Caches of anything derived from the weights are registered with `on_change`: they hear of every swap and update.
 
     Versions: "follower@12" is the follower after its weights were replaced 12 times; "evaluator=follower@12" is a copy
     of that. Two different weights never have the same version within a run.
     """
 
-    def __init__(
-        self, trainable: SwappableModel, sums: WeightSums, on_weights_changed: Sequence[Callable[[], None]] = ()
-    ) -> None:
+    def __init__(self, trainable: SwappableModel, sums: WeightSums, slots: Slots | None = None) -> None:
+        """`slots`: how many copies may be in host memory; None: all."""
         self._model = trainable
         self._sums = sums
-        self._callbacks = tuple(on_weights_changed)
+        self._callbacks: list[Callable[[], None]] = []
         self._residents: dict[str, _Resident] = {}
         self._name: str | None = None  # None while no resident is whole in the model
         self._moments_owner: str | None = None
+        self._next: dict[str, str] = {}  # who came after whom last time
+        slots = slots or Slots()
+        worker = ThreadPoolExecutor(1, thread_name_prefix="role-bank")
+        self._weights = HostCopies(
+            trainable.weight_buffers(),
+            Checks(lambda buffers: sums.of(trainable.weight_views(buffers)), sums.odd_one),
+            worker,
+            slots=slots.weights,
+            spill_dir=slots.spill_dir,
+        )
+        self._moments = HostCopies(
+            trainable.moment_buffers(),
+            Checks(flat_sums, lambda _expected, _found: "its moments"),
+            worker,
+            slots=slots.moments,
+            spill_dir=slots.spill_dir,
+        )
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called after every swap and update of the resident weights."""
+        self._callbacks.append(callback)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,16 +148,13 @@ class RoleBank:
             self._store(self._name)
         if trained:
             self._store_owned_moments()
-        resident = _Resident(
-            _host_like(self._model.weight_buffers()), _NO_SUMS, origin or f"{name}@{updates}", updates, stale=True
-        )
-        self._residents[name] = resident
+        resident = self._residents[name] = _Resident(origin or f"{name}@{updates}", updates)
         self._name = name
         if trained:
-            resident.moments = _Moments(_host_like(self._model.moment_buffers()), _NO_SUMS, 0, 0.0, stale=True)
-            self._store_moments(resident.moments)
+            resident.moments = _Moments()
             self._moments_owner = name
-        self._store_weights(resident)
+            self._store_owned_moments()
+        self._store(name)
         self._notify()
 
     def copy(self, source: str, target: str) -> None:
@@ -152,39 +165,56 @@ class RoleBank:
         """
         original = self._find(source)
         self._store(source)
-        self._verify(source, original)
-        if target not in self._residents:
-            self._residents[target] = _Resident(_host_like(original.weights), _NO_SUMS, "", updates=-1)
-        copy = self._residents[target]
-        _transfer(original.weights, copy.weights)
-        copy.sums, copy.digest = original.sums, original.digest
+        self._weights.duplicate(source, target)
+        copy = self._residents.setdefault(target, _Resident("", updates=-1))
         copy.origin, copy.updates, copy.stale = original.origin, copy.updates + 1, False
-        was_resident = self._name == target
+        copy.digest = original.digest
         if copy.moments is not None:
-            _reset(copy.moments)
+            for buffer in self._moments.to_fill(target):
+                buffer.zero_()
+            self._moments.filled(target)
+            copy.moments.step_count, copy.moments.stale = 0, False
             if self._moments_owner == target:
-                self._load_moments(target, copy.moments)
-        if was_resident:
-            self._load_weights(target, copy)
+                transfer(self._moments.read(target), self._model.moment_buffers())
+                self._model.step_count = 0
+        if self._name == target:
+            self._load_weights(target)
 
     def switch(self, name: str) -> None:
         """Make `name` the resident, in place. Does nothing if it is.
 
-        Stores the outgoing weights and moments first if they changed. Raises WeightDigestError before the model is
+        Stores the outgoing weights and moments on the way if they changed. Raises WeightDigestError before the model is
         touched if the host copy of `name` is not what was stored, and ValueError for an unknown name.
         """
         incoming = self._find(name)
-        if name == self._name:
+        previous = self._name
+        if name == previous:
             return
-        if self._name is not None:
-            self._store(self._name)
-        self._verify(name, incoming)
+        if previous is not None:
+            self._check_steps(previous)
+        self.prefetch(name)
+        weights = self._weights.read(name)
         if incoming.moments is not None and self._moments_owner != name:
-            self._verify_moments(name, incoming.moments)
-            self._store_owned_moments()
-            self._name = None
-            self._load_moments(name, incoming.moments)
-        self._load_weights(name, incoming)
+            self._switch_moments(name, incoming.moments)
+        self._name = None
+        if previous is not None and self._residents[previous].stale:
+            exchange(self._model.weight_buffers(), self._weights.to_fill(previous), weights)
+            self._stored(previous)
+        else:
+            transfer(weights, self._model.weight_buffers())
+        self._loaded(name)
+        if previous is not None:
+            self._next[previous] = name
+        if name in self._next:
+            self.prefetch(self._next[name])
+
+    def prefetch(self, name: str) -> None:
+        """Begin to check the host copy of `name`, and to bring it into memory if it is on disk."""
+        resident = self._find(name)
+        if not resident.stale:
+            self._weights.prefetch(name)
+        if resident.moments is not None and self._moments_owner != name:
+            self._moments.prefetch(name)
 
     @contextmanager
     def resident(self, name: str) -> Iterator[None]:
@@ -233,19 +263,19 @@ class RoleBank:
         self._store(name)
         before = self.version, self.digest(name)
         if resident.moments is not None:
-            self._store_moments(resident.moments)
+            self._store_owned_moments()
         try:
             load()
         except BaseException:
             if resident.moments is not None:
                 self._load_moments(name, resident.moments)
-            self._load_weights(name, resident)
+            self._load_weights(name)
             raise
         resident.updates, resident.origin, resident.stale = updates, origin, True
         if resident.moments is not None:
             resident.moments.stale = True
-            self._store_moments(resident.moments)
-        self._store_weights(resident)
+            self._store_owned_moments()
+        self._store(name)
         self._notify()
         if self.version == before[0] and self.digest(name) != before[1]:
             raise ValueError(f"{self.version} was loaded with weights {self.digest(name)}, but was {before[1]}")
@@ -258,12 +288,12 @@ class RoleBank:
         self._store(name)
         resident = self._find(name)
         if resident.digest is None:
-            resident.digest = self._sums.join(resident.sums)
+            resident.digest = self._sums.join(self._weights.sums(name))
         return resident.digest
 
     def digest_in_model(self) -> str:
         """Digest of what the model holds now, whichever resident that is or will be. Collective."""
-        return self._sums.join(self._sums.of(self._model.weight_buffers()))
+        return self._sums.join(self._sums.of(self._model.weight_views(self._model.weight_buffers())))
 
     def _find(self, name: str) -> _Resident:
         if name not in self._residents:
@@ -274,76 +304,67 @@ class RoleBank:
         for callback in self._callbacks:
             callback()
 
-    def _verify(self, name: str, resident: _Resident) -> None:
-        found = self._sums.of(resident.weights)
-        if not torch.equal(found, resident.sums):
-            odd = self._sums.odd_one(resident.sums, found)
-            raise WeightDigestError(f"host copy of resident {name} is damaged: {odd} is not what was stored")
-
-    def _verify_moments(self, name: str, moments: _Moments) -> None:
-        if not torch.equal(flat_sums(moments.buffers), moments.sums):
-            raise WeightDigestError(f"host copy of resident {name} is damaged: its moments are not what was stored")
-
     def _store(self, name: str) -> None:
         """Bring the host copy of a resident's weights up to date."""
         resident = self._find(name)
         assert name == self._name or not resident.stale
-        if name == self._name and resident.moments is not None and not resident.moments.stale:
-            assert self._model.step_count in (0, resident.moments.step_count), f"{name}: steps without mark_updated"
+        if name == self._name:
+            self._check_steps(name)
         if resident.stale:
-            self._store_weights(resident)
+            transfer(self._model.weight_buffers(), self._weights.to_fill(name))
+            self._stored(name)
 
-    def _store_weights(self, resident: _Resident) -> None:
-        _transfer(self._model.weight_buffers(), resident.weights)
-        resident.sums, resident.digest = self._sums.of(resident.weights), None
-        resident.stale = False
+    def _stored(self, name: str) -> None:
+        self._weights.filled(name)
+        self._residents[name].stale, self._residents[name].digest = False, None
+
+    def _check_steps(self, name: str) -> None:
+        moments = self._residents[name].moments
+        if moments is not None and not moments.stale:
+            assert self._model.step_count in (0, moments.step_count), f"{name}: steps without mark_updated"
 
     def _store_owned_moments(self) -> None:
-        if self._moments_owner is not None:
-            moments = self._residents[self._moments_owner].moments
-            assert moments is not None
-            self._store_moments(moments)
+        """Bring the host copy of the moments in the model up to date."""
+        if self._moments_owner is not None and self._takes_state(self._moments_owner):
+            transfer(self._model.moment_buffers(), self._moments.to_fill(self._moments_owner))
+            self._moments.filled(self._moments_owner)
 
-    def _store_moments(self, moments: _Moments) -> None:
-        """Bring the host copy of the moments in the model up to date; a step count of 0 means they were reset."""
-        stale = moments.stale or moments.step_count != self._model.step_count
+    def _takes_state(self, owner: str) -> bool:
+        """Note step count and learning rate of the model. Whether the moments changed; a step count of 0: a reset."""
+        moments = self._residents[owner].moments
+        assert moments is not None
+        changed = moments.stale or moments.step_count != self._model.step_count
         moments.step_count, moments.learning_rate = self._model.step_count, self._model.learning_rate
-        if stale:
-            _transfer(self._model.moment_buffers(), moments.buffers)
-            moments.sums = flat_sums(moments.buffers)
         moments.stale = False
+        return changed
+
+    def _switch_moments(self, name: str, incoming: _Moments) -> None:
+        owner = self._moments_owner
+        buffers = self._moments.read(name)
+        self._name = self._moments_owner = None
+        if owner is not None and self._takes_state(owner):
+            exchange(self._model.moment_buffers(), self._moments.to_fill(owner), buffers)
+            self._moments.filled(owner)
+        else:
+            transfer(buffers, self._model.moment_buffers())
+        self._own_moments(name, incoming)
 
     def _load_moments(self, name: str, moments: _Moments) -> None:
-        self._moments_owner = None
-        _transfer(moments.buffers, self._model.moment_buffers())
+        transfer(self._moments.read(name), self._model.moment_buffers())
+        self._own_moments(name, moments)
+
+    def _own_moments(self, name: str, moments: _Moments) -> None:
         self._model.step_count = moments.step_count
         self._model.set_learning_rate(moments.learning_rate)
         self._moments_owner = name
 
-    def _load_weights(self, name: str, incoming: _Resident) -> None:
+    def _load_weights(self, name: str) -> None:
+        weights = self._weights.read(name)
         self._name = None
-        _transfer(incoming.weights, self._model.weight_buffers())
+        transfer(weights, self._model.weight_buffers())
+        self._loaded(name)
+
+    def _loaded(self, name: str) -> None:
         self._model.after_weights_changed()
         self._name = name
         self._notify()
-
-
-def _reset(moments: _Moments) -> None:
-    for buffer in moments.buffers:
-        buffer.zero_()
-    moments.sums = flat_sums(moments.buffers)
-    moments.step_count, moments.stale = 0, False
-
-
-def _host_like(buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    pinned = torch.cuda.is_available()  # true never ran on a GPU
-    return [torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu", pin_memory=pinned) for buffer in buffers]
-
-
-@torch.no_grad()
-def _transfer(sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        assert (source.shape, source.dtype) == (target.shape, target.dtype)
-        target.copy_(source, non_blocking=True)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()  # never ran on a GPU

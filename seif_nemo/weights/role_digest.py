@@ -7,17 +7,17 @@ the same is seen on the way: the sums over all copies must be so many times thos
 Shapes: T Hugging Face tensors, L lanes, R rows of one shard.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
+from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
 from seif_nemo.models.architecture import Architecture, read_architecture
-from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.models.value_head import is_of_value_head
 from seif_nemo.parallel.tensor_sums import LANES, row_weights, shard_sums, sums_digest, tensor_sums
 from seif_nemo.parallel.topology import Topology
@@ -32,10 +32,13 @@ class ReplicasDifferError(RuntimeError):
     """Ranks that must hold the same weights do not. The message names the tensor."""
 
 
-class WeightSums(Protocol):
-    """What the role bank needs for its digests. `buffers` are like `TrainableModel.weight_buffers`."""
+Views = Iterable[tuple[Tensor, Tensor]]  # a parameter of the model, and the tensor that holds its values
 
-    def of(self, buffers: Sequence[Tensor]) -> Tensor:
+
+class WeightSums(Protocol):
+    """What the role bank needs for its digests."""
+
+    def of(self, views: Views) -> Tensor:
         """Sums of the weights that this rank holds, int64: [2, L, T] in the one implementation."""
         ...
 
@@ -59,19 +62,18 @@ class _Shard:
 
 
 class RoleSums:
-    """Sums and digest of one model's weights."""
+    """Sums and digest of the weights of one model, whose chunks on this rank are `modules`."""
 
-    def __init__(self, trainable: TrainableModel, arch: Architecture, topology: Topology) -> None:
+    def __init__(self, modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> None:
         """Collective. Checks that each element of each tensor has one first copy."""
-        self._trainable = trainable
         self._topology = topology
-        self._dtype = trainable.config.params_dtype
+        self._dtype = modules[0].config.params_dtype
         head = _value_head_shapes(arch)
         shapes = expected_shapes(arch) | head
         self._names = list(shapes)
         self._shards: dict[int, _Shard] = {}
         held_2T = torch.zeros(2, len(shapes), dtype=torch.int64)
-        for parameter, place, own, counts in _placed(trainable, arch, topology):
+        for parameter, place, own, counts in _placed(modules, arch, topology):
             shard = self._shards[id(parameter)] = _shard(place, own, self._names, counts)
             elements_R = (place.rows >= 0) * (parameter.numel() // parameter.shape[0])
             _add(held_2T[:, None], shard, elements_R[None])
@@ -82,9 +84,9 @@ class RoleSums:
         assert torch.equal(first_T, torch.where(of_head_T & (first_T == 0), 0, whole_T))
         assert torch.equal(self._copies_T * whole_T, held_2T[_ALL])
 
-    def of(self, buffers: Sequence[Tensor]) -> Tensor:
+    def of(self, views: Views) -> Tensor:
         sums_2LT = torch.zeros(2, LANES, len(self._names), dtype=torch.int64)
-        for parameter, view in self._trainable.weight_views(buffers):
+        for parameter, view in views:
             shard = self._shards[id(parameter)]
             weights = shard.weights_LR.to(view.device)
             _add(sums_2LT, shard, shard_sums(view, weights, shard.first_column).cpu())
@@ -103,6 +105,12 @@ class RoleSums:
         return sums_digest(self._names, joined_2LT[_FIRST].T, self._dtype)
 
 
+def digest_of_model(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> str:
+    """The digest of the weights that a model holds. Collective."""
+    sums = RoleSums(modules, arch, topology)
+    return sums.join(sums.of((parameter, parameter) for module in modules for parameter in module.parameters()))
+
+
 def digest_of_hf(hf_dir: str | Path, dtype: torch.dtype) -> str:
     """The digest that a model in `dtype` has when it was loaded from this directory. Reads tensor by tensor."""
     arch = read_architecture(hf_dir)
@@ -114,11 +122,11 @@ def digest_of_hf(hf_dir: str | Path, dtype: torch.dtype) -> str:
 
 
 def _placed(
-    trainable: TrainableModel, arch: Architecture, topology: Topology
+    modules: Sequence[GPTModel], arch: Architecture, topology: Topology
 ) -> Iterator[tuple[Tensor, Place, dict[str, tuple[int, ...]], bool]]:
     """Each parameter of this rank, its place, the shapes of the tensors it is a part of, whether it is a first copy."""
     stage_rank = topology.rank % topology.stage_size
-    for chunk, module in enumerate(trainable.modules):
+    for chunk, module in enumerate(modules):
         for part, parameter in own_parts(module, chunk, arch, topology):
             tensor_rank = topology.tensor_rank if part.expert is None else topology.expert_tensor_rank
             place = part.piece.place(tensor_rank, part.ranks)

@@ -84,7 +84,7 @@ class Run:
             max_new_tokens=16,
             temperature=1.0,
         )
-        self.bank = RoleBank(self.trainable, RoleSums(self.trainable, layout.arch, self.topology))
+        self.bank = RoleBank(self.trainable, RoleSums(self.trainable.modules, layout.arch, self.topology))
         self.bank.add("base", trained=False)
         self.bank.add(ROLE, trained=True)
         self.store = CheckpointStore(root, self.topology)

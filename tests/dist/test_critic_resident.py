@@ -75,7 +75,7 @@ class Turns:
                 parameter.fill_(7.0)  # also the head, which the load is to bring back to zero
         self.trainable = TrainableModel(modules, modules[0].config, POLICY, self.topology)
         load_hf_weights(self.trainable.modules, self.architecture, self.topology, source)
-        self.bank = RoleBank(self.trainable, RoleSums(self.trainable, self.architecture, self.topology))
+        self.bank = RoleBank(self.trainable, RoleSums(self.trainable.modules, self.architecture, self.topology))
         self.bank.add("base", trained=False)
         self.bank.add("follower", trained=True)
         if with_critic:

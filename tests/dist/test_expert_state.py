@@ -41,7 +41,7 @@ class Run:
         self.model = model
         self.topology = build(layout)
         self.trainable, self.actor = build_actor(self.topology, model, CASE, dtype)
-        self.bank = RoleBank(self.trainable, RoleSums(self.trainable, read_architecture(model), self.topology))
+        self.bank = RoleBank(self.trainable, RoleSums(self.trainable.modules, read_architecture(model), self.topology))
         self.bank.add("base", trained=False)
         self.bank.add(ROLE, trained=True)
         self.store = CheckpointStore(root, self.topology)

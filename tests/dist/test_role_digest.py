@@ -13,7 +13,7 @@ from seif_nemo.models.builder import build_gpt
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import build_topology, shutdown
 from seif_nemo.weights.hf import load_hf_weights
-from seif_nemo.weights.role_digest import RoleSums, digest_of_hf
+from seif_nemo.weights.role_digest import RoleSums, Views, digest_of_hf
 from tests.dist.harness import RankError, run_ranks
 from tests.tiny_hf import make_tiny_hf
 
@@ -45,7 +45,11 @@ def _sums(config: ParallelConfig, path: Path, dtype: torch.dtype) -> tuple[Train
     modules = build_gpt(arch, topology, dtype=dtype, max_sequence_length=64, with_value_head=True)
     load_hf_weights(modules, arch, topology, path)
     trainable = TrainableModel(modules, modules[0].config, OptimizerConfig(), topology)
-    return trainable, RoleSums(trainable, arch, topology)
+    return trainable, RoleSums(trainable.modules, arch, topology)
+
+
+def _views(trainable: TrainableModel) -> Views:
+    return trainable.weight_views(trainable.weight_buffers())
 
 
 def digests(layouts: dict[str, ParallelConfig], models: dict[str, Path]) -> dict[tuple[str, str, str], str]:
@@ -56,21 +60,21 @@ def digests(layouts: dict[str, ParallelConfig], models: dict[str, Path]) -> dict
                 continue
             for dtype in (torch.float32, torch.bfloat16):
                 trainable, sums = _sums(config, path, dtype)
-                found[layout, name, str(dtype)] = sums.join(sums.of(trainable.weight_buffers()))
+                found[layout, name, str(dtype)] = sums.join(sums.of(_views(trainable)))
                 shutdown(trainable.topology)
     return found
 
 
 def changed_on_one_rank(config: ParallelConfig, path: Path, parameter: str, rank: int) -> str:
     trainable, sums = _sums(config, path, torch.bfloat16)
-    before = sums.of(trainable.weight_buffers())
+    before = sums.of(_views(trainable))
     if trainable.topology.rank == rank:
         with torch.no_grad():
             trainable.modules[-1].get_parameter(parameter).view(-1)[-1] += 1
-        after = sums.of(trainable.weight_buffers())
+        after = sums.of(_views(trainable))
         assert sums.odd_one(before, after).startswith("model.layers.3.")
     try:
-        return sums.join(sums.of(trainable.weight_buffers()))
+        return sums.join(sums.of(_views(trainable)))
     finally:
         shutdown(trainable.topology)
 

@@ -72,7 +72,7 @@ def test_words_that_the_tokenizer_does_not_tell_apart_are_refused(
 
 def _spoken(layout: Layout) -> Any:
     topology, trainable, actor = build(layout, UNTIED)
-    bank = RoleBank(trainable, RoleSums(trainable, UNTIED, topology))
+    bank = RoleBank(trainable, RoleSums(trainable.modules, UNTIED, topology))
     bank.add(Resident.FOLLOWER, trained=True)
     with torch.no_grad():
         for buffer in trainable.weight_buffers():

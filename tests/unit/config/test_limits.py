@@ -136,6 +136,8 @@ LIMITS = [
     ("reward.judge_pause_s", [-1.0, NAN, math.inf], [0.0]),
     ("reward.required_format", ["("], ["a+"]),
     ("roles.instructor_templates", [[]], [["tiny"]]),
+    ("roles.host_memory_gib", [0.0, -1.0, NAN], []),
+    ("roles.spill_dir", [], []),
     ("run.name", ["", ".", "..", "a/b"], ["a.b"]),
     ("run.threads_per_rank", [0], [1]),
 ]
@@ -159,6 +161,14 @@ def test_a_value_that_can_only_be_a_mistake_is_refused_with_its_whole_key(key, w
         assert "\n" not in text
     for value in right:
         GROUPS[group](**{name: value})
+
+
+def test_a_limit_of_host_memory_needs_a_place_for_the_rest():
+    assert RolesConfig(host_memory_gib=1.5, spill_dir="/scratch").host_memory_gib == 1.5
+    with pytest.raises(ValueError, match=r"^roles\.spill_dir=null.*give both"):
+        RolesConfig(host_memory_gib=1.5)
+    with pytest.raises(ValueError, match=r"^roles\.host_memory_gib=null.*give both"):
+        RolesConfig(spill_dir="/scratch")
 
 
 def test_a_judges_endpoint_needs_its_model_and_a_use_and_keeps_the_key_out():
