@@ -23,6 +23,7 @@ from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.data.seeds import load_seeds
 from seif_nemo.data.store import load_heldout
 from seif_nemo.data.streams import derive_seed
+from seif_nemo.evolution.build_engine import build_engine
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.gate import Gate
 from seif_nemo.evolution.inputs import check_inputs, input_digests
@@ -31,7 +32,6 @@ from seif_nemo.evolution.material import Material, Settings
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.evolution.plan import plan_run
 from seif_nemo.evolution.stopping import StopRequest
-from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
 from seif_nemo.models.tokenizer import load_tokenizer
@@ -87,14 +87,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     check_inputs(material.digests, ledger, config, topology)
     trainable = build_trainable(config, topology, architecture)
     bank = build_bank(config, trainable, architecture, topology)
-    engine = MegatronEngine(
-        trainable.modules,
-        topology,
-        tokenizer,
-        max_batch_rows=config.generation.max_batch_rows,
-        max_sequence_length=config.model.max_sequence_length,
-        weight_version=lambda: bank.version,
-    )
+    engine = build_engine(config, trainable, bank, tokenizer, architecture, topology)
     bank.on_change(engine.invalidate_caches)
     actor = Actor(
         trainable,

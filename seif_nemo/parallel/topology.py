@@ -65,6 +65,7 @@ class Topology:
     expert_tensor_rank: int
     expert_tensor_group: ProcessGroup  # ranks that hold the other shards of the same experts
     expert_block_group: ProcessGroup  # ranks that hold all experts together
+    expert_replica_group: ProcessGroup  # all ranks that hold the experts of this one
 
     @property
     def stage_size(self) -> int:
@@ -134,6 +135,18 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         world_size=world_size,
         timeout=timedelta(seconds=config.collective_timeout_s),
     )
+    topology = divide_world(config, device)
+    model_parallel_cuda_manual_seed(seed)
+    return topology
+
+
+def divide_world(config: ParallelConfig, device: torch.device) -> Topology:
+    """Divide the ranks of the world into megatron-core's groups. Collective; megatron-core must know no groups yet.
+
+    Raises ValueError as `build_topology` does.
+    """
+    world_size = dist.get_world_size()
+    _check_division(config, world_size)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=config.tensor,
         pipeline_model_parallel_size=config.pipeline,
@@ -144,10 +157,9 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         expert_model_parallel_size=config.expert,
         expert_tensor_parallel_size=config.expert_tensor,
     )
-    model_parallel_cuda_manual_seed(seed)
     return Topology(
         world_size=world_size,
-        rank=rank,
+        rank=dist.get_rank(),
         tensor=config.tensor,
         pipeline=config.pipeline,
         data=world_size // (config.tensor * config.context * config.pipeline),
@@ -174,6 +186,7 @@ def build_topology(config: ParallelConfig, *, seed: int, threads: int, rendezvou
         expert_tensor_rank=parallel_state.get_expert_tensor_parallel_rank() or 0,
         expert_tensor_group=_group(parallel_state.get_expert_tensor_parallel_group()),
         expert_block_group=_group(parallel_state.get_expert_tensor_and_model_parallel_group()),
+        expert_replica_group=_group(parallel_state.get_expert_data_parallel_group()),
     )
 
 

@@ -2,7 +2,7 @@
 
     python tools/bench/swap.py [--gib 1 --repeats 7] [--out FILE.json]
 
-A role bank over flat bf16 buffers that are filled with matrices as in a decoder. "trained": the outgoing weights changed
+A role bank over flat bf16 buffers that are filled with matrices. "trained": the outgoing weights changed
 and are stored, the incoming ones loaded: both ways, beside two copies. "frozen": the outgoing ones did not change: one
 way, beside one copy. The background has checked the copy that comes, as it does during a phase of a run; the time of a
 check, which a swap right after another one would wait for, is measured by itself.
