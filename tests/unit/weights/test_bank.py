@@ -451,3 +451,51 @@ def test_damage_that_a_prefetch_finds_is_raised_by_the_swap(bank: RoleBank, mode
     assert _equal(model.snapshot(), before)
     with pytest.raises(WeightDigestError, match="resident base is damaged: buffer 0"):
         bank.switch("base")  # it is not forgotten
+
+
+class SumCache:
+    """As caches of prefixes or of converted weights do, it keeps something made of the weights until it is told."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self._model = model
+        self._kept: float | None = None
+
+    def clear(self) -> None:
+        self._kept = None
+
+    def value(self) -> float:
+        if self._kept is None:
+            self._kept = float(self._model.weights[0].sum())
+        return self._kept
+
+
+def test_a_registered_cache_is_never_stale(bank: RoleBank, model: FakeModel) -> None:
+    registered, forgotten = SumCache(model), SumCache(model)
+    bank.on_change(registered.clear)
+
+    def right() -> bool:
+        return registered.value() == float(model.weights[0].sum())
+
+    def refill() -> None:
+        model.weights[0].fill_(9)
+
+    actions = [
+        lambda: _train(bank, model),
+        lambda: bank.copy("follower", "evaluator"),
+        lambda: bank.switch("evaluator"),
+        lambda: bank.switch("instructor"),
+        lambda: bank.copy("follower", "instructor"),  # the resident itself
+        lambda: bank.refill("evaluator", refill, origin="follower@9", updates=0),
+        lambda: bank.add("late", trained=False),
+    ]
+    stale = 0
+    for action in actions:
+        assert right()
+        forgotten.value()
+        action()
+        assert right()
+        stale += forgotten.value() != float(model.weights[0].sum())
+    with bank.resident("base"):
+        assert right()
+    assert right()
+    assert stale >= 4, "a cache that nobody registered is caught out"
