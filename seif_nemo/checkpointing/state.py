@@ -1,56 +1,71 @@
 """A trainable model's state in Megatron's distributed checkpoint format: weights, and Adam's state if asked for."""
 
-import gc
+import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.strategies.base import SaveShardedStrategy
-from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
 from megatron.core.models.gpt import GPTModel
+from megatron.core.optimizer import ChainedOptimizer
 
-from seif_nemo.checkpointing.strategy import InProcessSaveStrategy
+from seif_nemo.checkpointing.pieces import Piece, live_addresses, optimizer_pieces, weight_pieces
+from seif_nemo.checkpointing.staging import Staging
 from seif_nemo.models.trainable import TrainableModel
-from seif_nemo.parallel.topology import Topology
 
 # What Transformer Engine's modules keep beside their weights (FP8 scales): pure-torch modules have none of it, and a
 # checkpoint must load with either.
 _EXTRA_STATE = "_extra_state"
-_SHARDING = "fully_reshardable"  # any layout can load it
+_BYTES_PER_PIECE = 2048  # torch.save's archive and the index
+_CONTENT = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 
 
-class StateWriter:
-    """Writes a model's state. One object serves all saves of a run: how the writing is shared out is found once."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """What this rank writes: a copy of its pieces, and (on the main rank in use) the state that is no tensor."""
 
-    def __init__(self, topology: Topology) -> None:
-        self._topology = topology
-        self._strategies: dict[bool, SaveShardedStrategy] = {}
+    pieces: tuple[Piece, ...]
+    staging: Staging
+    common: bytes
 
-    def save(self, trainable: TrainableModel, directory: Path, *, with_optimizer: bool) -> None:
-        """Write this rank's part into an empty directory. Collective.
+    @property
+    def num_bytes(self) -> int:
+        """Of this rank's files, a little more than it will be."""
+        return self.staging.num_bytes + len(self.pieces) * _BYTES_PER_PIECE + len(self.common)
 
-        Replicas share the writing. Megatron checks at the first save that each part of each tensor is written once.
-        """
-        if not self._strategies:
-            # Megatron collects garbage each time it makes the optimizer's state: 0.25 s over what imports alone made.
-            gc.collect()
-            gc.freeze()
-        is_first = with_optimizer not in self._strategies
-        if is_first:
-            self._strategies[with_optimizer] = self._strategy()
-        dist_checkpointing.save(
-            _sharded_state(trainable, with_optimizer=with_optimizer, is_loading=False),
-            str(directory),
-            sharded_strategy=self._strategies[with_optimizer],
-            validate_access_integrity=is_first,
-            content_metadata={"distrib_optim_sharding_type": _SHARDING, "chained_optim_avoid_prefix": True},
-        )
 
-    def _strategy(self) -> SaveShardedStrategy:
-        strategy = InProcessSaveStrategy()
-        if self._topology.replicas == 1:
-            return strategy
-        return FullyParallelSaveStrategyWrapper(strategy, self._topology.replica_group, do_cache_distribution=True)
+class Snapshots:
+    """Makes snapshots of a model. Plans and buffers are made at the first one of a kind and used again.
+
+    `place` tells snapshots apart that are needed at the same time: each has buffers of its own.
+    """
+
+    def __init__(self) -> None:
+        self._plans: dict[bool, tuple[tuple[int, ...], tuple[Piece, ...]]] = {}
+        self._stagings: dict[tuple[int, bool], tuple[tuple[Piece, ...], Staging]] = {}
+
+    def plan(self, trainable: TrainableModel, *, with_optimizer: bool) -> tuple[Piece, ...]:
+        """What this rank writes. Collective at the first call and after the model's memory has moved."""
+        optimizer = _optimizer(trainable) if with_optimizer else None
+        addresses = live_addresses(optimizer, trainable.modules)
+        planned = self._plans.get(with_optimizer)
+        if planned is None or planned[0] != addresses:
+            models = _sharded_weights(trainable)
+            pieces = weight_pieces(models, trainable.topology)
+            if optimizer is not None:
+                pieces += optimizer_pieces(optimizer, models, _metadata(trainable))
+            planned = self._plans[with_optimizer] = addresses, tuple(pieces)
+        return planned[1]
+
+    def take(self, trainable: TrainableModel, *, with_optimizer: bool, place: int) -> Snapshot:
+        """Copy the state of now. It is overwritten by the next snapshot of this kind and place."""
+        pieces = self.plan(trainable, with_optimizer=with_optimizer)
+        held = self._stagings.get((place, with_optimizer))
+        if held is None or held[0] is not pieces:
+            held = self._stagings[place, with_optimizer] = pieces, Staging(pieces)
+        held[1].copy(pieces)
+        return Snapshot(pieces, held[1], _common_bytes(trainable, with_optimizer=with_optimizer))
 
 
 def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bool) -> None:
@@ -59,7 +74,14 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     Step count and learning rate are not touched: Megatron's format has them in a common file that torch's Adam and
     Transformer Engine's write differently, so the manifest keeps them.
     """
-    state = _sharded_state(trainable, with_optimizer=with_optimizer, is_loading=True)
+    state = _sharded_weights(trainable)
+    if with_optimizer:
+        step_count = trainable.step_count
+        optimizer = trainable.optimizer.sharded_state_dict(state, is_loading=True, metadata=_metadata(trainable))
+        # Megatron has replaced the state's containers and shares one step counter among all parameters.
+        trainable.adopt_optimizer_state()
+        trainable.step_count = step_count
+        state = {**state, "optimizer": optimizer}
     loaded: Any = dist_checkpointing.load(state, str(directory))
     for name, module in _chunks(trainable).items():
         rest: Any = module.load_state_dict(loaded[name], strict=False)
@@ -70,26 +92,30 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     trainable.after_weights_changed()
 
 
-def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loading: bool) -> dict[str, Any]:
-    metadata = {
-        "distrib_optim_sharding_type": _SHARDING,
-        "dp_cp_group": trainable.topology.replica_group,
-        "chained_optim_avoid_prefix": True,
-        # On GPUs: gather each data-parallel group's moments over gloo on one rank's host, not on every GPU. Never ran.
-        "distrib_optim_fully_reshardable_mem_efficient": trainable.topology.device.type == "cuda",
-    }
+def _sharded_weights(trainable: TrainableModel) -> dict[str, Any]:
     models: dict[str, Any] = {}
     for name, module in _chunks(trainable).items():
-        tensors = module.sharded_state_dict(metadata=metadata)
+        tensors = module.sharded_state_dict(metadata=_metadata(trainable))
         models[name] = {key: tensor for key, tensor in tensors.items() if not key.endswith(_EXTRA_STATE)}
-    if not with_optimizer:
-        return models
-    step_count = trainable.step_count
-    optimizer = trainable.optimizer.sharded_state_dict(models, is_loading=is_loading, metadata=metadata)
-    if is_loading:  # Megatron has replaced the state's containers and shares one step counter among all parameters
-        trainable.adopt_optimizer_state()
-        trainable.step_count = step_count
-    return {**models, "optimizer": optimizer}
+    return models
+
+
+def _metadata(trainable: TrainableModel) -> dict[str, Any]:
+    return {**_CONTENT, "dp_cp_group": trainable.topology.replica_group}
+
+
+def _common_bytes(trainable: TrainableModel, *, with_optimizer: bool) -> bytes:
+    """What Megatron keeps in common.pt: without tensors, the same on every rank."""
+    common: dict[str, Any] = {"content_metadata": dict(_CONTENT)}
+    if with_optimizer:
+        kind = {"param_state_sharding_type": _CONTENT["distrib_optim_sharding_type"]}
+        parts = [
+            {} if one.is_stub_optimizer else {**one.state_dict(), **kind} for one in _chained(_optimizer(trainable))
+        ]
+        common["optimizer"] = parts[0] if len(parts) == 1 else dict(enumerate(parts))
+    data = io.BytesIO()
+    torch.save(common, data)
+    return data.getvalue()
 
 
 def _chunks(trainable: TrainableModel) -> dict[str, GPTModel]:
@@ -99,9 +125,18 @@ def _chunks(trainable: TrainableModel) -> dict[str, GPTModel]:
     return {f"model{chunk}": module for chunk, module in enumerate(trainable.modules)}
 
 
+def _optimizer(trainable: TrainableModel) -> ChainedOptimizer:
+    assert isinstance(trainable.optimizer, ChainedOptimizer)
+    return trainable.optimizer
+
+
+def _chained(optimizer: ChainedOptimizer) -> list[Any]:
+    return optimizer.chained_optimizers
+
+
 def _load_optimizer(trainable: TrainableModel, loaded: dict[Any, Any]) -> None:
     """Copy moments and main parameters into place; `load_state_dict` would take hyper-parameters from the file too."""
-    chained: list[Any] = trainable.optimizer.chained_optimizers  # pyright: ignore[reportAttributeAccessIssue]
+    chained = _chained(_optimizer(trainable))
     parts = [loaded] if len(chained) == 1 else [loaded[index] for index in range(len(chained))]
     for optimizer, part in zip(chained, parts, strict=True):
         optimizer.load_parameter_state_from_fully_reshardable(part["param_state"])

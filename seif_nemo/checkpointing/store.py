@@ -1,21 +1,26 @@
 """Checkpoints of residents: whole or not there, verified before use.
 
-    save:  temporary directory → Megatron's files, synced → digests → manifest.json, synced → rename
+    save:  snapshot in host memory │ temporary directory → every rank's file, synced → digests → manifest.json, synced
+           (training waits for it) │ → rename. This part runs in a thread of each rank.
     load:  manifest → every file's size and digest → Megatron's load → digest of the weights
 
 A kill at any moment leaves either the old or the new checkpoint under its name, and hidden leftovers that the next
 `CheckpointStore` of the run removes. The directory must be one that all ranks see.
 """
 
+import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
 import torch.distributed as dist
 
+from seif_nemo.checkpointing.background import Background, Finished, WriteError
+from seif_nemo.checkpointing.files import Written, rank_file, write_pieces, write_shared
 from seif_nemo.checkpointing.manifest import (
     MANIFEST_NAME,
     CheckpointError,
@@ -27,10 +32,11 @@ from seif_nemo.checkpointing.manifest import (
     verify_files,
     write_manifest,
 )
-from seif_nemo.checkpointing.state import StateWriter, load_state
+from seif_nemo.checkpointing.space import check_free_space
+from seif_nemo.checkpointing.state import Snapshot, Snapshots, load_state
 from seif_nemo.data.files import sync
 from seif_nemo.models.trainable import TrainableModel
-from seif_nemo.parallel.collectives import any_rank, barrier, broadcast_int
+from seif_nemo.parallel.collectives import any_rank, broadcast_int
 from seif_nemo.parallel.topology import Topology
 
 _TEMPORARY = ".tmp-"  # .<name>.tmp-<token>: not whole yet, or being removed
@@ -61,18 +67,45 @@ class SavedCheckpoint:
         return self.manifest.digest
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Staged:
+    """A checkpoint whose values are in host memory. The manifest has no files yet."""
+
+    path: Path
+    temporary: Path
+    snapshot: Snapshot
+    manifest: Manifest
+    num_bytes: int  # of all ranks
+    write_beside: Callable[[Path], None] | None
+
+
 class CheckpointStore:
     """Saves and loads below `root`. All methods are collective: every rank calls them with the same arguments.
 
     `check_fence` is asked on the main rank before a checkpoint gets its name or loses it; it raises where a newer
     attempt owns the run. Creating a store removes what killed attempts left behind.
+
+    `save` is `stage` → `start` → `take(wait=True)`. Between `start` and `take` the model may change; one such job, of
+    one or more checkpoints, is in flight at a time.
     """
 
-    def __init__(self, root: Path, topology: Topology, *, check_fence: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        topology: Topology,
+        *,
+        check_fence: Callable[[], None] | None = None,
+        write_timeout_s: float = 1800.0,
+        min_free_bytes: int = 0,
+    ) -> None:
         self._topology = topology
         self._check_fence = check_fence or (lambda: None)
-        self._token = f"{broadcast_int(time.time_ns(), topology):x}"  # an older attempt's names never clash with ours
-        self._writer = StateWriter(topology)
+        # An older attempt's names never clash with ours.
+        self._token = f"{broadcast_int(time.time_ns(), topology):x}-{broadcast_int(secrets.randbits(32), topology):x}"
+        self._min_free_bytes = min_free_bytes
+        self._snapshots = Snapshots()
+        self._staged: list[_Staged] = []
+        self._background: Background[list[SavedCheckpoint]] = Background(topology, timeout_s=write_timeout_s)
         self._on_main(lambda: self._take_over(root))
 
     def save(
@@ -84,21 +117,36 @@ class CheckpointStore:
         with_optimizer: bool | None = None,
         write_beside: Callable[[Path], None] | None = None,
     ) -> SavedCheckpoint:
-        """Save the resident role; replaces a checkpoint of the same name.
+        """Save the resident role and wait until it is on disk; arguments and errors as those of `stage` and `start`."""
+        self.stage(trainable, bank, path, with_optimizer=with_optimizer, write_beside=write_beside)
+        self.start()
+        finished = self.take(wait=True)
+        assert finished is not None
+        return finished.result[0]
 
-        `with_optimizer` defaults to whether the resident is trained. `write_beside` writes more files into a directory,
-        on the main rank: they become part of the checkpoint. Raises CheckpointError or OSError; what was there
-        before is then still there.
+    def stage(
+        self,
+        trainable: TrainableModel,
+        bank: Residents,
+        path: Path,
+        *,
+        with_optimizer: bool | None = None,
+        write_beside: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Copy the resident role, as it is now, into host memory. Nothing is written.
+
+        `path` is its name, and may be that of a checkpoint which it is to replace. `with_optimizer` defaults to whether
+        the resident is trained. `write_beside` writes more files into a directory, on the main rank and in `start`:
+        they become part of the checkpoint.
         """
+        assert not self.is_busy, "a snapshot now would change what is being written"
         role = bank.resident_name
         if with_optimizer is None:
             with_optimizer = bank.is_trained(role)
         assert bank.is_trained(role) or not with_optimizer, f"{role} is frozen: it has no optimizer state"
-        temporary = self._hidden(path, _TEMPORARY)
-        self._on_main(lambda: temporary.mkdir(parents=True))
-        self._writer.save(trainable, temporary, with_optimizer=with_optimizer)
-        if write_beside is not None:
-            self._on_main(lambda: write_beside(temporary))
+        snapshot = self._snapshots.take(trainable, with_optimizer=with_optimizer, place=len(self._staged))
+        num_bytes = torch.tensor([float(snapshot.num_bytes)], dtype=torch.float64, device=self._topology.device)
+        dist.all_reduce(num_bytes, group=self._topology.world_group)
         manifest = Manifest(
             role=str(role),
             origin=bank.origin(role),
@@ -107,10 +155,50 @@ class CheckpointStore:
             layout=self._layout,
             step_count=trainable.step_count if with_optimizer else None,
             learning_rate=trainable.learning_rate if with_optimizer else None,
-            files=self._record_files(temporary),
+            files=(),
         )
-        self._on_main(lambda: self._publish(temporary, path, manifest))
-        return SavedCheckpoint(path, manifest)
+        temporary = self._hidden(path, _TEMPORARY)
+        self._staged.append(_Staged(path, temporary, snapshot, manifest, int(num_bytes.item()), write_beside))
+
+    def start(self, published: Callable[[Sequence[SavedCheckpoint]], None] | None = None) -> None:
+        """Begin to write what was staged.
+
+        `published` is called on the main rank, in the thread that writes, when all of it has its names. Raises
+        NoSpaceError on the main rank before anything is written, WriteError on the others.
+        """
+        staged, self._staged = self._staged, []
+
+        def prepare() -> None:
+            needed = [(each.path.parent, each.num_bytes) for each in staged]
+            check_free_space(needed, min_free_bytes=self._min_free_bytes)
+            try:
+                for each in staged:
+                    each.temporary.mkdir(parents=True)
+                    if each.write_beside is not None:
+                        each.write_beside(each.temporary)
+            except BaseException:
+                _remove(staged)
+                raise
+
+        self._on_main(prepare)
+        self._background.start(str(staged[-1].path), lambda: self._write(staged, published or (lambda saved: None)))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job was started whose end `take` has not told."""
+        return self._background.is_busy
+
+    def take(self, *, wait: bool) -> Finished[list[SavedCheckpoint]] | None:
+        """What was saved, in the order of `stage`, and how long the writing took; None while it goes on.
+
+        Raises on all ranks if it failed: WriteError, or `check_fence`'s error on the main rank. What was there before
+        is then still there, and what was written is removed.
+        """
+        return self._background.take(wait=wait)
+
+    def abandon(self) -> None:
+        """Let the writing end, whatever comes of it; for a run that ends by an error. Not collective."""
+        self._background.abandon()
 
     def load(
         self,
@@ -170,25 +258,22 @@ class CheckpointStore:
 
         Returns what the main rank removed.
         """
+        removed: list[Path] = []
+        self._on_main(lambda: removed.extend(self.prune_here(directory, keep=keep, protect=protect)))
+        return removed
+
+    def prune_here(self, directory: Path, *, keep: int, protect: Collection[Path] = ()) -> list[Path]:
+        """`prune` for the main rank alone, in any of its threads."""
         if keep < 1:
             raise ValueError(f"keep={keep} must be at least 1")
-        removed: list[Path] = []
-
-        def prune() -> None:
-            whole = [entry for entry in directory.iterdir() if (entry / MANIFEST_NAME).is_file()]
-            whole = sorted((e for e in whole if not e.name.startswith(".")), key=lambda e: (len(e.name), e.name))
-            protected = {entry.resolve() for entry in protect}
-            surplus = [entry for entry in whole[:-keep] if entry.resolve() not in protected]
-            if surplus:
-                self._check_fence()
-            for entry in surplus:
-                doomed = self._hidden(entry, _TEMPORARY)  # a kill while it is removed must not leave half of it
-                entry.rename(doomed)
-                shutil.rmtree(doomed)
-                removed.append(entry)
-
-        self._on_main(prune)
-        return removed
+        protected = {entry.resolve() for entry in protect}
+        surplus = [entry for entry in whole_checkpoints(directory)[:-keep] if entry.resolve() not in protected]
+        for entry in surplus:
+            self._check_fence()
+            doomed = self._hidden(entry, _TEMPORARY)  # a kill while it is removed must not leave half of it
+            entry.rename(doomed)
+            shutil.rmtree(doomed)
+        return surplus
 
     @property
     def _layout(self) -> Layout:
@@ -219,7 +304,7 @@ class CheckpointStore:
         if error is not None:
             raise error
         if failed:
-            raise CheckpointError("the main rank failed to write; see its error")
+            raise WriteError("the main rank failed to write; see its error")
 
     def _raise_everywhere(self, message: str | None) -> None:
         """Raise CheckpointError with the first rank's message on every rank, if any rank has one."""
@@ -228,27 +313,62 @@ class CheckpointStore:
             dist.all_gather_object(messages, message, group=self._topology.world_group)
             raise CheckpointError(next(text for text in messages if text is not None))
 
-    def _record_files(self, directory: Path) -> tuple[FileRecord, ...]:
-        """Sync and digest the files that this rank wrote; the records of all ranks, sorted by name."""
-        barrier(self._topology)
-        own = f"__{self._topology.rank}_"
-        records: list[FileRecord] = []
-        message = None
+    # In the thread that writes. Every rank runs it; only the background's own group may be used.
+
+    def _write(
+        self, staged: Sequence[_Staged], published: Callable[[Sequence[SavedCheckpoint]], None]
+    ) -> list[SavedCheckpoint]:
+        parts: list[tuple[FileRecord, list[Written]]] = []
+        problem: Exception | None = None
+        saved: list[SavedCheckpoint] = []
         try:
-            for entry in directory.iterdir():
-                if entry.name.startswith(own) or (self._topology.is_main and not entry.name.startswith("__")):
-                    records.append(record_file(entry))
-        except OSError as error:
-            message = str(error)
-        self._raise_everywhere(message)
-        gathered: list[list[FileRecord]] = [[] for _ in range(self._topology.world_size)]
-        dist.all_gather_object(gathered, records, group=self._topology.world_group)
-        return tuple(sorted((record for part in gathered for record in part), key=lambda record: record.name))
+            try:
+                parts = [self._write_part(each) for each in staged]
+            except Exception as error:
+                problem = error
+            gathered = self._background.to_main((parts, None if problem is None else str(problem)))
+            if self._topology.is_main:
+                try:
+                    if problem is not None:
+                        raise problem
+                    if (message := next((text for _, text in gathered if text is not None), None)) is not None:
+                        raise WriteError(message)
+                    saved = [
+                        self._finish(each, [rank_parts[index] for rank_parts, _ in gathered])
+                        for index, each in enumerate(staged)
+                    ]
+                    published(saved)
+                except Exception as error:
+                    problem = error
+            saved, message = self._background.from_main((saved, None if problem is None else str(problem)))
+        finally:
+            if self._topology.is_main:
+                _remove(staged)
+        if problem is not None:
+            raise problem
+        if message is not None:
+            raise WriteError(message)
+        return saved
+
+    def _write_part(self, staged: _Staged) -> tuple[FileRecord, list[Written]]:
+        path = staged.temporary / rank_file(self._topology.rank)
+        written = write_pieces(path, staged.snapshot.pieces, staged.snapshot.staging.tensors)
+        return record_file(path), written
+
+    def _finish(self, staged: _Staged, parts: Sequence[tuple[FileRecord, list[Written]]]) -> SavedCheckpoint:
+        """On the main rank: what belongs to all ranks, the manifest, the name."""
+        temporary = staged.temporary
+        write_shared(temporary, staged.snapshot.common, [written for _, written in parts])
+        own = [record_file(entry) for entry in temporary.iterdir() if not entry.name.startswith("__")]
+        records = sorted([*own, *(record for record, _ in parts)], key=lambda record: record.name)
+        manifest = replace(staged.manifest, files=tuple(records))
+        self._publish(temporary, staged.path, manifest)
+        return SavedCheckpoint(staged.path, manifest)
 
     def _publish(self, temporary: Path, path: Path, manifest: Manifest) -> None:
         write_manifest(temporary, manifest)
         sync(temporary)
-        self._check_fence()
+        self._check_may_rename(path)
         replaced = self._hidden(path, _REPLACED)
         if path.exists():
             path.rename(replaced)
@@ -257,9 +377,25 @@ class CheckpointStore:
         if replaced.exists():
             shutil.rmtree(replaced)
 
+    def _check_may_rename(self, path: Path) -> None:
+        if self._background.is_given_up.is_set():  # the run was told that it failed
+            raise WriteError(f"{path}: written too late")
+        self._check_fence()
+
     def _take_over(self, root: Path) -> None:
         self._check_fence()  # else what is unfinished may be a newer attempt's
         _clean(root)
+
+
+def whole_checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints that lie in a directory, oldest first by their names' numbers."""
+    whole = [entry for entry in directory.iterdir() if (entry / MANIFEST_NAME).is_file()]
+    return sorted((e for e in whole if not e.name.startswith(".")), key=lambda e: (len(e.name), e.name))
+
+
+def _remove(staged: Sequence[_Staged]) -> None:
+    for each in staged:
+        shutil.rmtree(each.temporary, ignore_errors=True)
 
 
 def _clean(root: Path) -> None:

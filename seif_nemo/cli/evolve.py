@@ -15,6 +15,7 @@ EXIT_BAD_INPUT = 2
 EXIT_GATE = 3
 EXIT_JUDGE = 4
 EXIT_NOT_FINITE = 5
+EXIT_NOT_SAVED = 6
 EXIT_STOPPED = 130
 
 
@@ -49,6 +50,9 @@ def _run(config: Config) -> int:
 
     quiet_known_warnings()
     # These take seconds to import, and a mistyped key must not cost seconds.
+    from seif_nemo.checkpointing.background import WriteError
+    from seif_nemo.checkpointing.manifest import CheckpointError
+    from seif_nemo.checkpointing.space import NoSpaceError
     from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
     from seif_nemo.components.updates import NonFiniteGradientsError
     from seif_nemo.evolution.build import build_context, set_determinism
@@ -106,6 +110,12 @@ def _run(config: Config) -> int:
         _say(f"seif_nemo: {error}")
     except ChangedFileError as error:
         code = _refuse(str(error))
+    except (NoSpaceError, WriteError) as error:
+        code = EXIT_NOT_SAVED
+        _say(f"seif_nemo: {error}")
+    except CheckpointError as error:
+        code = EXIT_FAULT
+        _say(f"seif_nemo: {error}")
     except LostRankError as error:
         return _lost(error)
     if context.progress is not None:

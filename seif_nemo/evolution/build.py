@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from seif_nemo.checkpointing.space import GIB
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
 from seif_nemo.components.critic import Critic
@@ -15,6 +16,7 @@ from seif_nemo.components.remote_judge import connect_remote_judge
 from seif_nemo.components.reward import Reward
 from seif_nemo.components.speaker import Speaker
 from seif_nemo.config.algorithm import Advantage, Reference
+from seif_nemo.config.checkpoint import CheckpointConfig
 from seif_nemo.config.model import Dtype
 from seif_nemo.config.reward import Judging
 from seif_nemo.config.root import Config
@@ -31,6 +33,7 @@ from seif_nemo.evolution.ledger import Ledger
 from seif_nemo.evolution.material import Material, Settings
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.evolution.plan import plan_run
+from seif_nemo.evolution.saving import Saver
 from seif_nemo.evolution.stopping import StopRequest
 from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
@@ -110,6 +113,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         model_filter=lambda instructions, seeds: reward.keep(instructions, seeds=seeds),
     )
     tensorboard_dir = paths.root / "tensorboard" if config.run.tensorboard else None
+    checkpoints = build_checkpoints(config.checkpoint, paths, topology, ledger)
     metrics = MetricsWriter(paths.metrics, tensorboard_dir=tensorboard_dir) if topology.is_main else None
     return Context(
         settings=settings,
@@ -126,11 +130,22 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         reward=reward,
         gate=gate,
         ledger=ledger,
-        checkpoints=CheckpointStore(paths.root, topology, check_fence=ledger.check_fence),
+        checkpoints=checkpoints,
+        saver=Saver(checkpoints, ledger, paths, config.checkpoint, writes=topology.is_main),
         metrics=metrics,
         progress=build_progress(settings, material, paths) if topology.is_main else None,
         timers=Timers(memory=peak_memory(topology.device)),
         stop=StopRequest(lambda flag: any_rank(flag, topology)),
+    )
+
+
+def build_checkpoints(config: CheckpointConfig, paths: RunPaths, topology: Topology, ledger: Ledger) -> CheckpointStore:
+    return CheckpointStore(
+        paths.root,
+        topology,
+        check_fence=ledger.check_fence,
+        write_timeout_s=config.write_timeout_s,
+        min_free_bytes=int(config.min_free_gib * GIB),
     )
 
 

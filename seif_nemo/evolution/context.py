@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
@@ -16,6 +15,7 @@ from seif_nemo.evolution.ledger import Ledger
 from seif_nemo.evolution.material import Material, Settings
 from seif_nemo.evolution.paths import RunPaths
 from seif_nemo.evolution.plan import plan_run
+from seif_nemo.evolution.saving import Saver
 from seif_nemo.evolution.stopping import StopRequest
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.trainable import TrainableModel
@@ -47,6 +47,7 @@ class Context:
     gate: Gate
     ledger: Ledger
     checkpoints: CheckpointStore
+    saver: Saver
     metrics: MetricsWriter | None  # on the main rank
     progress: Progress | None  # on the main rank
     timers: Timers
@@ -73,24 +74,34 @@ class Context:
         values: Mapping[str, float],
         *,
         digests: Mapping[str, str],
-        checkpoint: Path | None = None,
-        record: bool = True,
     ) -> None:
-        """Log a unit's metrics and record it in the ledger; then stop if asked to. Collective.
+        """Log a unit's metrics and record it in the ledger; then stop if asked to. Collective."""
+        assert not self.saver.is_busy, "a unit cannot be finished before the training step that it follows"
+        metrics = self._log(key, values)
+        self.ledger.append(key, digests=dict(digests))
+        self._show(metrics)
+        self.stop.raise_if_asked()
 
-        `record` is False for a training step whose weights are not on disk yet: it would be redone after a kill, and a
-        request to stop that came too late for it waits for the next step, which saves.
+    def finish_step(self, key: UnitKey, values: Mapping[str, float]) -> None:
+        """Log a training step's metrics. It is in the ledger once its weights are on disk. Collective.
+
+        Until then it would be redone after a kill, and a request to stop waits for a step that is saved.
         """
+        metrics = self._log(key, values)
+        is_recorded = self.saver.measured(key)
+        self._show(metrics)
+        if is_recorded:
+            self.stop.raise_if_asked()
+
+    def _log(self, key: UnitKey, values: Mapping[str, float]) -> StepMetrics:
         metrics = StepMetrics(key, time.time(), dict(values))
         if self.may_write() and self.metrics is not None:
             self.metrics.write(metrics)
-        if record:
-            relative = None if checkpoint is None else checkpoint.relative_to(self.paths.root).as_posix()
-            self.ledger.append(key, digests=dict(digests), checkpoint=relative)
+        return metrics
+
+    def _show(self, metrics: StepMetrics) -> None:
         if self.progress is not None:
             self.progress.update(metrics)
-        if record:
-            self.stop.raise_if_asked()
 
     def measured(self) -> dict[str, float]:
         """Seconds on this rank and memory of the rank that had most, by part of the unit. Collective; starts anew."""

@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from seif_nemo.checkpointing.store import SavedCheckpoint
 from seif_nemo.components.updates import NonFiniteGradientsError
 from seif_nemo.config.algorithm import Advantage, Reference
 from seif_nemo.data.files import append_jsonl, write_jsonl
@@ -43,7 +41,9 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
     context.replan(round, phase, total_steps)
     if first >= total_steps:
         if first > 0:  # an end between the last line of the ledger and this may have left some
-            prune(context, context.paths.checkpoint(round, phase, first - 1))
+            context.saver.prune(
+                context.paths.checkpoint(round, phase, first - 1), with_critic=context.critic is not None
+            )
         return
     role = context.role(phase)
     training = context.settings.training(phase)
@@ -64,24 +64,21 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
             with keeping_a_bad_batch(context, round, phase, step):
                 values |= learn(context, UnitKey(round, phase, step), total_steps, rewarded)
             upcoming = None if following is None else following()
-            is_due = (step + 1) % context.settings.checkpoint.every_steps == 0 or step + 1 == total_steps
-            is_due = context.stop.is_asked() or is_due  # a stop on request loses nothing
+            is_last = context.stop.is_asked() or step + 1 == total_steps  # a stop on request loses nothing
             with context.timers("save"):
-                checkpoint = save(context, round, phase, step, upcoming) if is_due else None
+                if is_last or (step + 1) % context.settings.checkpoint.every_steps == 0:
+                    save(context, UnitKey(round, phase, step), upcoming)
+                context.saver.settle(wait=is_last)
         made = [*([values] if is_fresh else []), *([] if upcoming is None else [upcoming[1]])]
         values |= context.measured()
         log_samples(context, round, phase, step, rewarded)
-        context.finish(
+        context.finish_step(
             UnitKey(round, phase, step),
             values
+            | context.saver.values()
             | length_values(rewarded)
             | speed_values(values, made, num_devices=context.topology.world_size, peak_tflop_per_s=peak_of(context)),
-            digests=digests(context, role) | ({} if checkpoint is None else file_digests(checkpoint)),
-            checkpoint=None if checkpoint is None else checkpoint.path,
-            record=checkpoint is not None,
         )
-        if checkpoint is not None:
-            prune(context, checkpoint.path)
 
 
 def sample_step(context: Context, phase: Phase, step: int, sample: StepSampler) -> Callable[[], Sampled]:
@@ -326,35 +323,16 @@ def check_versions(context: Context, rollouts: Sequence[Rollout]) -> None:
             )
 
 
-def save(context: Context, round: int, phase: Phase, step: int, upcoming: Sampled | None) -> SavedCheckpoint:
-    """Checkpoint the role in training and its critic, with what the next step learns from if that is made already.
+def save(context: Context, key: UnitKey, upcoming: Sampled | None) -> None:
+    """Begin to checkpoint the role in training and its critic, with what the next step learns from if that is made.
 
     All of it counts once the ledger names it. Collective.
     """
-    path = context.paths.checkpoint(round, phase, step)
-    if (critic := critic_of(context, context.role(phase))) is not None:
-        with context.bank.resident(critic):
-            context.checkpoints.save(context.trainable, context.bank, context.paths.critic_checkpoint(path))
-    beside = None if upcoming is None else partial(write_upcoming, sampled=upcoming)
-    return context.checkpoints.save(context.trainable, context.bank, path, write_beside=beside)
-
-
-def file_digests(checkpoint: SavedCheckpoint) -> dict[str, str]:
-    """Of the files of a checkpoint that are no part of the model, for the ledger."""
-    return {record.name: record.digest for record in checkpoint.manifest.files if record.name == UPCOMING}
-
-
-def digests(context: Context, role: Resident) -> dict[str, str]:
-    """Of the weights of a role and of its critic, for the ledger. Collective."""
+    role = context.role(key.phase)
     critic = critic_of(context, role)
-    return {name.value: context.bank.digest(name) for name in (role, critic) if name is not None}
-
-
-def prune(context: Context, checkpoint: Path) -> None:
-    """Remove the checkpoints that a new one makes superfluous. Collective."""
-    for path in (checkpoint, context.paths.critic_checkpoint(checkpoint)):
-        if path is checkpoint or context.critic is not None:
-            context.checkpoints.prune(path.parent, keep=context.settings.checkpoint.keep)
+    beside = None if upcoming is None else (UPCOMING, partial(write_upcoming, sampled=upcoming))
+    roles = [role] if critic is None else [role, critic]
+    context.saver.begin(key, context.trainable, context.bank, roles, beside=beside)
 
 
 def group_values(found: TokenAdvantages) -> dict[str, float]:

@@ -74,12 +74,26 @@ class Ledger:
 
     def append(self, key: UnitKey, *, digests: dict[str, str], checkpoint: str | None = None) -> None:
         """Record a finished unit. Raises FencedOutError if a newer attempt has started."""
-        assert key not in self._entries, f"{key} is finished already"
-        entry = LedgerEntry(key, self._attempt, digests, checkpoint)
+        entry = self.entry(key, digests=digests, checkpoint=checkpoint)
         if self._writable:
-            self.check_fence()
-            append_line(self._path, json.dumps(asdict(entry), ensure_ascii=False))
-        self._entries[key] = entry
+            self.write(entry)
+        self.remember(entry)
+
+    def entry(self, key: UnitKey, *, digests: dict[str, str], checkpoint: str | None = None) -> LedgerEntry:
+        """What this attempt records of a finished unit."""
+        assert key not in self._entries, f"{key} is finished already"
+        return LedgerEntry(key, self._attempt, digests, checkpoint)
+
+    def write(self, entry: LedgerEntry) -> None:
+        """The file's part of `append`, in any one thread of the main rank. Raises FencedOutError as it does."""
+        assert self._writable
+        self.check_fence()
+        append_line(self._path, json.dumps(asdict(entry), ensure_ascii=False))
+
+    def remember(self, entry: LedgerEntry) -> None:
+        """The other part of `append`: this rank knows the entry from now on."""
+        assert entry.key not in self._entries, f"{entry.key} is finished already"
+        self._entries[entry.key] = entry
 
     def check_fence(self) -> None:
         """Raises FencedOutError if a newer attempt has started."""

@@ -26,6 +26,9 @@ def evolve(context: Context) -> None:
     with naming_lost_ranks(context.topology, lambda error: where(context, error)):
         try:
             _evolve(context)
+        except Exception:
+            context.saver.abandon()  # a step before the error may still be on its way to disk
+            raise
         finally:
             context.reward.abandon()  # nothing is asked after an error or an interrupt
 

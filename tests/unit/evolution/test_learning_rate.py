@@ -65,7 +65,8 @@ def _rates(first, monkeypatch):
         trainable=_Trainable(),
         timers=_Timers(),
         stop=SimpleNamespace(is_asked=lambda: False),
-        finish=lambda *_, **__: None,
+        finish_step=lambda *_: None,
+        saver=SimpleNamespace(settle=lambda **_: None, values=dict),
     )
     monkeypatch.setattr(grpo, "sample_step", lambda *_: lambda: ([], {}))
     monkeypatch.setattr(grpo, "learn", learn)
