@@ -98,7 +98,8 @@ class Background(Generic[T]):
         if worst == _RUNNING:
             return self.take(wait=True) if wait else None
         self._work = None
-        return Finished(work.result, work.ended - work.started)  # pyright: ignore[reportArgumentType] it has ended
+        assert work.result is not None
+        return Finished(work.result, work.ended - work.started)
 
     def abandon(self) -> None:
         """Let what is running end, within the time limit; for a run that ends by an error. Not collective."""

@@ -11,7 +11,7 @@ A kill at any moment leaves either the old or the new checkpoint under its name,
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -274,6 +274,19 @@ class CheckpointStore:
             entry.rename(doomed)
             shutil.rmtree(doomed)
         return surplus
+
+    def set_aside(self, moves: Mapping[Path, Path]) -> None:
+        """Rename directories, in order; for checkpoints that no longer count."""
+
+        def move() -> None:
+            for source, target in moves.items():
+                self._check_fence()
+                target.parent.mkdir(exist_ok=True)
+                source.rename(target)
+                sync(target.parent)
+                sync(source.parent)
+
+        self._on_main(move)
 
     @property
     def _layout(self) -> Layout:

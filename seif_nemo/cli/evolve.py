@@ -115,7 +115,7 @@ def _run(config: Config) -> int:
         _say(f"seif_nemo: {error}")
     except CheckpointError as error:
         code = EXIT_FAULT
-        _say(f"seif_nemo: {error}")
+        _say(f"seif_nemo: {error}. checkpoint.resume=latest_good goes on from the newest one before that is whole")
     except LostRankError as error:
         return _lost(error)
     if context.progress is not None:

@@ -131,7 +131,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         gate=gate,
         ledger=ledger,
         checkpoints=checkpoints,
-        saver=Saver(checkpoints, ledger, paths, config.checkpoint, writes=topology.is_main),
+        saver=Saver(checkpoints, ledger, paths, config.checkpoint),
         metrics=metrics,
         progress=build_progress(settings, material, paths) if topology.is_main else None,
         timers=Timers(memory=peak_memory(topology.device)),

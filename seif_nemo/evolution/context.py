@@ -94,7 +94,7 @@ class Context:
             self.stop.raise_if_asked()
 
     def _log(self, key: UnitKey, values: Mapping[str, float]) -> StepMetrics:
-        metrics = StepMetrics(key, time.time(), dict(values))
+        metrics = StepMetrics(key, time.time(), {**values, **self.saver.values()})
         if self.may_write() and self.metrics is not None:
             self.metrics.write(metrics)
         return metrics

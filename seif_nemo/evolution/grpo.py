@@ -75,7 +75,6 @@ def run_training_phase(context: Context, round: int, phase: Phase, total_steps: 
         context.finish_step(
             UnitKey(round, phase, step),
             values
-            | context.saver.values()
             | length_values(rewarded)
             | speed_values(values, made, num_devices=context.topology.world_size, peak_tflop_per_s=peak_of(context)),
         )

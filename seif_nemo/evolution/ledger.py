@@ -4,11 +4,14 @@ A unit is finished when its line is in the file: everything that it made (checkp
 disk before. A line is written with one `write` to a file opened for appending and then synced, so a kill can leave at
 most a torn last line, which the next attempt removes. Attempts are numbered by files in `attempts/`; one that finds a
 newer one's there may write nothing any more.
+
+Lines are never changed. Where a run has to go back (a checkpoint was damaged on the disk), a line
+`{"rewind": {"kept": 12, …}}` says that of the units which counted until then only the first 12 still do.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,6 +26,13 @@ class LedgerEntry:
     attempt: int
     digests: dict[str, str] = field(default_factory=dict[str, str])  # of what the unit made, by name
     checkpoint: str | None = None  # relative to the run directory
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    kept: int  # of the units that counted until then
+    attempt: int
+    reason: str
 
 
 class FencedOutError(RuntimeError):
@@ -49,6 +59,10 @@ class Ledger:
         return iter(self._entries.values())
 
     @property
+    def attempt(self) -> int:
+        return self._attempt
+
+    @property
     def digest(self) -> str:
         """Digest of all entries: what this rank believes to be done."""
         return join_digests([json.dumps(asdict(entry), sort_keys=True) for entry in self])
@@ -65,12 +79,7 @@ class Ledger:
 
     def last_checkpoint(self, phase: Phase, *, until_round: int) -> LedgerEntry | None:
         """The newest entry of a training phase, in round `until_round` or an earlier one, that has a checkpoint."""
-        entries = [
-            entry
-            for entry in self._entries.values()
-            if entry.key.phase is phase and entry.checkpoint is not None and entry.key.round <= until_round
-        ]
-        return max(entries, key=lambda entry: (entry.key.round, entry.key.step), default=None)
+        return last_checkpoint(self, phase, until_round=until_round)
 
     def append(self, key: UnitKey, *, digests: dict[str, str], checkpoint: str | None = None) -> None:
         """Record a finished unit. Raises FencedOutError if a newer attempt has started."""
@@ -95,6 +104,15 @@ class Ledger:
         assert entry.key not in self._entries, f"{entry.key} is finished already"
         self._entries[entry.key] = entry
 
+    def rewind(self, kept: int, reason: str) -> None:
+        """Let only the first `kept` entries count from now on. Raises FencedOutError as `append` does."""
+        assert 0 <= kept < len(self._entries)
+        if self._writable:
+            self.check_fence()
+            row = {"rewind": asdict(Rewind(kept, self._attempt, reason))}
+            append_line(self._path, json.dumps(row, ensure_ascii=False))
+        self._entries = {entry.key: entry for entry in list(self)[:kept]}
+
     def check_fence(self) -> None:
         """Raises FencedOutError if a newer attempt has started."""
         if _claim(self._attempts, self._attempt + 1).exists():
@@ -102,6 +120,27 @@ class Ledger:
                 f"attempt {self._attempt} of this run was overtaken by attempt {newest_attempt(self._attempts)} "
                 f"({self._attempts}); this one stops and writes nothing"
             )
+
+
+def last_checkpoint(entries: Iterable[LedgerEntry], phase: Phase, *, until_round: int) -> LedgerEntry | None:
+    """As `Ledger.last_checkpoint`."""
+    found = [
+        entry
+        for entry in entries
+        if entry.key.phase is phase and entry.checkpoint is not None and entry.key.round <= until_round
+    ]
+    return max(found, key=lambda entry: (entry.key.round, entry.key.step), default=None)
+
+
+def latest_checkpoints(run_directory: Path) -> dict[Phase, Path]:
+    """The newest whole checkpoint of each training phase: what the ledger says, so never one that is being written."""
+    entries = read_ledger(run_directory / "ledger.jsonl")
+    found = {phase: last_checkpoint(entries, phase, until_round=len(entries)) for phase in Phase}
+    return {
+        phase: run_directory / entry.checkpoint
+        for phase, entry in found.items()
+        if entry is not None and entry.checkpoint is not None
+    }
 
 
 def newest_attempt(attempts: Path) -> int:
@@ -127,7 +166,7 @@ def _claim(attempts: Path, number: int) -> Path:
 
 
 def read_ledger(path: Path, *, repair: bool = False) -> list[LedgerEntry]:
-    """All entries of a ledger file. With `repair`, a torn last line is cut off the file."""
+    """The entries of a ledger file that count. With `repair`, a torn last line is cut off the file."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -138,6 +177,9 @@ def read_ledger(path: Path, *, repair: bool = False) -> list[LedgerEntry]:
     for number, line in enumerate(complete.decode().splitlines(), start=1):
         try:
             row = json.loads(line)
+            if "rewind" in row:
+                del entries[Rewind(**row["rewind"]).kept :]
+                continue
             key = UnitKey(row["key"]["round"], Phase(row["key"]["phase"]), row["key"]["step"])
             entries.append(LedgerEntry(key, row["attempt"], row["digests"], row["checkpoint"]))
         except (KeyError, TypeError, ValueError) as error:

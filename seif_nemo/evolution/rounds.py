@@ -13,6 +13,7 @@ Source: arXiv 2605.07465, section "Method". Every call below skips what the ledg
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.evaluation import evaluate, probe
 from seif_nemo.evolution.export import export_follower
+from seif_nemo.evolution.recovery import recover
 from seif_nemo.evolution.residents import begin_round
 from seif_nemo.evolution.synthesis import synthesise
 from seif_nemo.evolution.training_phases import train_follower, train_instructor
@@ -44,6 +45,7 @@ def where(context: Context, error: BaseException) -> str:
 
 
 def _evolve(context: Context) -> None:
+    recover(context)
     evaluate(context, round=0)
     for round in range(1, context.settings.evolution.rounds + 1):
         if context.ledger.is_done(round, Phase.EVALUATION):

@@ -35,7 +35,8 @@ class _Pending:
         self.lock = threading.Lock()
         self.is_measured = False
         self.is_recorded = False
-        self.saved: Sequence[SavedCheckpoint] | None = None
+        self.published: Sequence[SavedCheckpoint] | None = None  # on the main rank
+        self.saved: Sequence[SavedCheckpoint] | None = None  # once every rank knows
 
 
 class Saver:
@@ -47,15 +48,11 @@ class Saver:
         ledger: Ledger,
         paths: RunPaths,
         config: CheckpointConfig,
-        *,
-        writes: bool,
     ) -> None:
-        """`writes`: whether this is the main rank."""
         self._store = store
         self._ledger = ledger
         self._paths = paths
         self._config = config
-        self._writes = writes
         self._pending: _Pending | None = None
         self._values: dict[str, float] = {}
 
@@ -117,10 +114,14 @@ class Saver:
         if (pending := self._pending) is not None:
             with pending.lock:
                 pending.is_measured = True
-                if self._writes and pending.saved is not None and not pending.is_recorded:
-                    self._record(pending, pending.saved)
+                if pending.published is not None and not pending.is_recorded:
+                    self._record(pending, pending.published)
             self._remember()
         return self._ledger.is_done(key.round, key.phase, key.step)
+
+    def note(self, values: dict[str, float]) -> None:
+        """Have `values` in the metrics of the next unit of work. Not collective."""
+        self._values |= values
 
     def values(self) -> dict[str, float]:
         """What was measured of saves since the last call, for the metrics. Not collective."""
@@ -145,6 +146,7 @@ class Saver:
     def _published(self, pending: _Pending, saved: Sequence[SavedCheckpoint]) -> None:
         """In the thread of the main rank that writes: the checkpoints have their names."""
         with pending.lock:
+            pending.published = saved
             if pending.is_measured:
                 self._record(pending, saved)
 

@@ -66,7 +66,7 @@ def _rates(first, monkeypatch):
         timers=_Timers(),
         stop=SimpleNamespace(is_asked=lambda: False),
         finish_step=lambda *_: None,
-        saver=SimpleNamespace(settle=lambda **_: None, values=dict),
+        saver=SimpleNamespace(settle=lambda **_: None),
     )
     monkeypatch.setattr(grpo, "sample_step", lambda *_: lambda: ([], {}))
     monkeypatch.setattr(grpo, "learn", learn)
