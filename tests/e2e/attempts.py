@@ -90,6 +90,8 @@ def outcome(run_dir: Path) -> dict[str, dict[str, str]]:
     entries: dict[str, dict[str, str]] = {}
     for line in (run_dir / "ledger.jsonl").read_text().splitlines():
         entry = json.loads(line)
+        if "rewind" in entry:  # what counts no longer is made again
+            continue
         key = entry["key"]
         entries[f"{key['round']}/{key['phase']}/{key['step']}"] = entry["digests"]
     return entries

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seif_nemo.observability.metrics import read_metrics
+from seif_nemo.observability.summary import value_of
 from seif_nemo.types.records import Phase
 from tests.e2e.attempts import Attempt, num_ledger_lines, outcome, parquet_bytes
 
@@ -143,6 +144,56 @@ def test_instructions_that_the_synthesis_did_not_write_are_not_learned_from(
     arguments = overrides(tiny_model, tmp_path, "run")
     assert Attempt(1, arguments, tmp_path / "log").wait(timeout_s=120) == [2]
     assert "q.parquet is not the file that the synthesis of round 1 wrote" in (tmp_path / "log.0").read_text()
+
+
+def test_damage_is_named_and_the_whole_checkpoint_before_it_leads_to_the_same_end(
+    tiny_model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Round 2 was killed before its evaluation; a bit of one checkpoint has flipped, another was cut short."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    ledger = run_dir / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(lines[:-1]))
+    flipped, cut = (run_dir / "rounds" / "02" / "follower" / f"step-000{step}" / "__1_0.distcp" for step in (3, 2))
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 3] ^= 1
+    flipped.write_bytes(data)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    arguments = overrides(tiny_model, tmp_path, "run")
+    assert Attempt(WORLD_SIZE, arguments, tmp_path / "log-strict").wait(timeout_s=120) == [1] * WORLD_SIZE
+    said = (tmp_path / "log-strict.0").read_text()
+    assert f"{flipped} is damaged" in said and "checkpoint.resume=latest_good goes on from" in said
+    assert "Traceback" not in said
+
+    attempt = Attempt(WORLD_SIZE, [*arguments, "checkpoint.resume=latest_good"], tmp_path / "log-good")
+    assert attempt.wait(timeout_s=300) == [0] * WORLD_SIZE, (tmp_path / "log-good.0").read_text()
+    said = (tmp_path / "log-good.0").read_text()
+    assert f"{flipped} is damaged" in said and f"{cut} has {len(data) - 1} bytes" in said
+    assert "4 units are done again" in said
+    assert (run_dir / "rounds" / "02" / "follower" / "set-aside" / "step-0003.attempt-3" / flipped.name).is_file()
+    assert (run_dir / "export" / "set-aside" / "follower-02.attempt-3").is_dir()
+    noted = [value_of(metrics, "resume/superseded_units") for metrics in read_metrics(run_dir / "metrics.jsonl")]
+    assert [value for value in noted if value is not None] == [4.0]
+    assert ledger.read_text().startswith("".join(lines[:-1])), "history was changed"
+    assert outcome(run_dir) == outcome(undisturbed)
+    weights = "export/follower-02/model.safetensors"
+    assert (run_dir / weights).read_bytes() == (undisturbed / weights).read_bytes()
+
+
+def test_a_disk_without_room_ends_the_run_with_one_line(tiny_model: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    lines = (run_dir / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "ledger.jsonl").write_text("".join(lines[:-2]))
+    full = overrides(tiny_model, tmp_path, "run", "checkpoint.min_free_gib=1e9")
+    assert Attempt(WORLD_SIZE, full, tmp_path / "log-full").wait(timeout_s=120) == [6] * WORLD_SIZE
+    said = [line for line in (tmp_path / "log-full.0").read_text().splitlines() if line.startswith("seif_nemo: ")]
+    assert len(said) == 1 and "checkpoint.min_free_gib=1e+09 must stay free" in said[0]
+    assert num_ledger_lines(run_dir) == len(lines) - 2
+    attempt = Attempt(WORLD_SIZE, overrides(tiny_model, tmp_path, "run"), tmp_path / "log-room")
+    assert attempt.wait(timeout_s=300) == [0] * WORLD_SIZE, (tmp_path / "log-room.0").read_text()
+    assert outcome(run_dir) == outcome(undisturbed)
 
 
 def test_another_configuration_is_refused_and_named(tiny_model: Path, undisturbed: Path, tmp_path: Path) -> None:

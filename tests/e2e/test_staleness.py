@@ -32,16 +32,19 @@ def ahead(tiny_model: Path, root: Path, *more: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_a_killed_run_learns_from_the_rollouts_that_it_had(tiny_model: Path, tmp_path: Path, world_size: int) -> None:
+@pytest.mark.parametrize("world_size, asynchronous", [(1, "false"), (2, "true")])
+def test_a_killed_run_learns_from_the_rollouts_that_it_had(
+    tiny_model: Path, tmp_path: Path, world_size: int, asynchronous: str
+) -> None:
+    how = f"checkpoint.asynchronous={asynchronous}"
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
-    attempt = Attempt(world_size, ahead(tiny_model, whole.parent), tmp_path / "log-whole")
+    attempt = Attempt(world_size, ahead(tiny_model, whole.parent, how), tmp_path / "log-whole")
     assert attempt.wait(timeout_s=240) == [0] * world_size, (tmp_path / "log-whole.0").read_text()
     entries = outcome(whole)
     assert [UPCOMING in entries[f"1/follower/{step}"] for step in (1, 3, 4)] == [True, True, False]
     check_metrics(whole)
 
-    arguments = ahead(tiny_model, killed.parent)
+    arguments = ahead(tiny_model, killed.parent, how)
     last = next(i for i, key in enumerate(entries, start=1) if key == "1/follower/3")
     attempt = Attempt(world_size, arguments, tmp_path / "log-a")
     assert attempt.wait_until(lambda: num_ledger_lines(killed) >= last - 1, timeout_s=180)

@@ -4,6 +4,7 @@ from seif_nemo.models.architecture import Architecture
 
 SIZES = {  # layers, hidden, feed-forward, heads, key/value heads, vocabulary, tied: Qwen2.5's own
     "tiny": (2, 128, 384, 4, 2, 2048, True),
+    "100m": (12, 768, 2048, 12, 2, 16384, True),  # none of theirs: large enough to measure disks with
     "1.5b": (28, 1536, 8960, 12, 2, 151936, True),
     "7b": (28, 3584, 18944, 28, 4, 152064, False),
 }

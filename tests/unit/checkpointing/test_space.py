@@ -21,7 +21,7 @@ def two_systems(tmp_path, monkeypatch):
 
     def stat(path, **_):
         if not exists(path):
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(2, "No such file", str(path))
         return SimpleNamespace(st_dev=device_of(path)[0])
 
     def statvfs(path):
