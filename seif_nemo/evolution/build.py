@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from seif_nemo.checkpointing.space import GIB
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
 from seif_nemo.components.critic import Critic
@@ -145,7 +144,7 @@ def build_checkpoints(config: CheckpointConfig, paths: RunPaths, topology: Topol
         topology,
         check_fence=ledger.check_fence,
         write_timeout_s=config.write_timeout_s,
-        min_free_bytes=int(config.min_free_gib * GIB),
+        min_free_bytes=int(config.min_free_gib * _GIB),
     )
 
 
