@@ -82,13 +82,10 @@ def write_pieces(path: Path, pieces: Sequence[Piece], tensors: Sequence[torch.Te
     return written
 
 
-def write_shared(directory: Path, common: bytes, parts: Iterable[Sequence[Written]]) -> None:
-    """The files that the main rank writes: the index of all ranks' pieces, the rest of the state, the format's name.
-
-    Raises CheckpointError where the pieces are not each element of each tensor once.
-    """
+def write_shared(directory: Path, common: bytes, index: bytes) -> None:
+    """The files that the main rank writes: the index of all ranks' pieces, the rest of the state, the format's name."""
     for name, data in (
-        (INDEX_NAME, pickle.dumps(index_of(parts))),
+        (INDEX_NAME, index),
         (COMMON_NAME, common),
         ("metadata.json", json.dumps(_FORMAT).encode()),
     ):
@@ -96,8 +93,35 @@ def write_shared(directory: Path, common: bytes, parts: Iterable[Sequence[Writte
             file.write(data)
 
 
+class Index:
+    """The index of checkpoints of one kind, which all are alike: it is sent and made anew only where one is not."""
+
+    def __init__(self) -> None:
+        self._own: list[Written] | None = None
+        self._parts: dict[int, list[Written]] = {}
+        self._data = b""
+
+    def news(self, written: list[Written]) -> list[Written] | None:
+        """What the main rank has to be told of this rank's pieces; None if it is what it was told before."""
+        if written == self._own:
+            return None
+        self._own = written
+        return written
+
+    def data(self, news: Sequence[list[Written] | None]) -> bytes:
+        """On the main rank, from every rank's news: the file. Raises CheckpointError as `index_of` does."""
+        changed = {rank: part for rank, part in enumerate(news) if part is not None}
+        if changed:
+            self._parts |= changed
+            self._data = pickle.dumps(index_of(self._parts[rank] for rank in sorted(self._parts)))
+        return self._data
+
+
 def index_of(parts: Iterable[Sequence[Written]]) -> Metadata:
-    """torch.distributed.checkpoint's index. Without its random id and path, so that equal states are equal bytes."""
+    """torch.distributed.checkpoint's index. Without its random id and path, so that equal states are equal bytes.
+
+    Raises CheckpointError where the pieces are not each element of each tensor once.
+    """
     tensors: dict[str, Any] = {}
     places: dict[MetadataIndex, _StorageInfo] = {}
     for written in (each for part in parts for each in part):

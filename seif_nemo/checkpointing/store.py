@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from seif_nemo.checkpointing.background import Background, Finished, WriteError
-from seif_nemo.checkpointing.files import Written, rank_file, write_pieces, write_shared
+from seif_nemo.checkpointing.files import Index, Written, rank_file, write_pieces, write_shared
 from seif_nemo.checkpointing.manifest import (
     MANIFEST_NAME,
     CheckpointError,
@@ -104,6 +104,7 @@ class CheckpointStore:
         self._token = f"{broadcast_int(time.time_ns(), topology):x}-{broadcast_int(secrets.randbits(32), topology):x}"
         self._min_free_bytes = min_free_bytes
         self._snapshots = Snapshots()
+        self._indices = {True: Index(), False: Index()}  # with and without optimizer state
         self._staged: list[_Staged] = []
         self._background: Background[list[SavedCheckpoint]] = Background(topology, timeout_s=write_timeout_s)
         self._on_main(lambda: self._take_over(root))
@@ -331,7 +332,7 @@ class CheckpointStore:
     def _write(
         self, staged: Sequence[_Staged], published: Callable[[Sequence[SavedCheckpoint]], None]
     ) -> list[SavedCheckpoint]:
-        parts: list[tuple[FileRecord, list[Written]]] = []
+        parts: list[tuple[FileRecord, list[Written] | None]] = []
         problem: Exception | None = None
         saved: list[SavedCheckpoint] = []
         try:
@@ -363,15 +364,16 @@ class CheckpointStore:
             raise WriteError(message)
         return saved
 
-    def _write_part(self, staged: _Staged) -> tuple[FileRecord, list[Written]]:
+    def _write_part(self, staged: _Staged) -> tuple[FileRecord, list[Written] | None]:
         path = staged.temporary / rank_file(self._topology.rank)
         written = write_pieces(path, staged.snapshot.pieces, staged.snapshot.staging.tensors)
-        return record_file(path), written
+        return record_file(path), self._indices[staged.manifest.has_optimizer].news(written)
 
-    def _finish(self, staged: _Staged, parts: Sequence[tuple[FileRecord, list[Written]]]) -> SavedCheckpoint:
+    def _finish(self, staged: _Staged, parts: Sequence[tuple[FileRecord, list[Written] | None]]) -> SavedCheckpoint:
         """On the main rank: what belongs to all ranks, the manifest, the name."""
         temporary = staged.temporary
-        write_shared(temporary, staged.snapshot.common, [written for _, written in parts])
+        index = self._indices[staged.manifest.has_optimizer].data([news for _, news in parts])
+        write_shared(temporary, staged.snapshot.common, index)
         own = [record_file(entry) for entry in temporary.iterdir() if not entry.name.startswith("__")]
         records = sorted([*own, *(record for record, _ in parts)], key=lambda record: record.name)
         manifest = replace(staged.manifest, files=tuple(records))

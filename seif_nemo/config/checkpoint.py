@@ -26,7 +26,7 @@ class CheckpointConfig:
             raise ValueError(f"checkpoint.every_steps={self.every_steps} must be at least 1")
         if self.keep < 1:
             raise ValueError(f"checkpoint.keep={self.keep} must be at least 1")
-        if self.write_timeout_s <= 0:
+        if not self.write_timeout_s > 0:
             raise ValueError(f"checkpoint.write_timeout_s={self.write_timeout_s} must be more than 0 seconds")
-        if self.min_free_gib < 0:
+        if not self.min_free_gib >= 0:
             raise ValueError(f"checkpoint.min_free_gib={self.min_free_gib} must be at least 0")

@@ -1,7 +1,7 @@
 """What a save costs training: the time it waits, against the time of a save that it waits for.
 
     python tools/bench/checkpoint.py [--size 100m] [--out tools/bench/results/checkpoint_100m_cpu.json]
-    python tools/launch.py 2 tools/bench/checkpoint.py          # two data-parallel ranks
+    python tools/launch.py --ranks 2 -- python tools/bench/checkpoint.py          # data-parallel
 
 A randomly initialised Qwen2 with Adam's state, in float32 or bfloat16. Between saves a fixed amount of matrix products
 stands for training; all weights are changed. `slowdown` is how much longer it takes while a save is in flight: on a CPU

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seif_nemo.checkpointing.files import Written, index_of, write_pieces
+from seif_nemo.checkpointing.files import Index, Written, index_of, write_pieces
 from seif_nemo.checkpointing.manifest import CheckpointError
 from seif_nemo.checkpointing.pieces import Piece, flat_range_boxes
 from seif_nemo.checkpointing.staging import Staging
@@ -65,3 +65,15 @@ def test_an_index_has_each_element_once(parts, message):
         index_of(parts)
     whole = index_of([[lies((0, 0), (2, 3))], [lies((2, 0), (2, 3))]])
     assert [tuple(chunk.offsets) for chunk in whole.state_dict_metadata["w"].chunks] == [(0, 0), (2, 0)]
+
+
+def test_an_index_is_made_anew_only_when_a_rank_has_news():
+    first, second = [lies((0, 0), (2, 3))], [lies((2, 0), (2, 3))]
+    main, other = Index(), Index()
+    data = main.data([main.news(first), other.news(second)])
+    assert main.data([main.news(list(first)), other.news(list(second))]) is data
+    moved = [Written("w", torch.float32, (4, 3), (2, 0), (2, 3), "f", 7, 1)]
+    news = other.news(moved)
+    assert news == moved
+    again = main.data([main.news(first), news])
+    assert again != data and again == Index().data([first, moved])

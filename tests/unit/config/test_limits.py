@@ -83,6 +83,8 @@ LIMITS = [
     ("algorithm.instructor.optimizer.epsilon", [0.0, NAN], [1e-5]),
     ("algorithm.instructor.optimizer.max_grad_norm", [0.0, -1.0, NAN], [0.5, math.inf]),
     ("checkpoint.every_steps", [0], [1]),
+    ("checkpoint.write_timeout_s", [0.0, -1.0, NAN], [0.5]),
+    ("checkpoint.min_free_gib", [-0.1, NAN], [0.0]),
     ("checkpoint.keep", [0], [1]),
     ("cluster.rendezvous_timeout_s", [0.0, NAN, math.inf], [1.0]),
     ("cluster.refusal_wait_s", [0.0, NAN, math.inf], [1.0]),
