@@ -30,6 +30,7 @@ from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.collectives import barrier
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.weights.bank import RoleBank
+from seif_nemo.weights.role_digest import RoleSums
 
 ROLE = "follower"
 
@@ -50,10 +51,11 @@ def work(trainable: TrainableModel, bank: RoleBank, seconds_alone: float, produc
 
 def measure(options: argparse.Namespace, topology: Topology, folder: Path) -> dict[str, object]:
     dtype = torch.bfloat16 if options.bf16 else torch.float32
-    modules = build_gpt(architecture(options.size), topology, dtype=dtype, max_sequence_length=512)
+    arch = architecture(options.size)
+    modules = build_gpt(arch, topology, dtype=dtype, max_sequence_length=512)
     trainable = TrainableModel(modules, modules[0].config, OptimizerConfig(), topology)
     trainable.after_weights_changed()
-    bank = RoleBank(trainable, topology)
+    bank = RoleBank(trainable, RoleSums(modules, arch, topology))
     bank.add(ROLE, trained=True)
     store = CheckpointStore(folder, topology)
     found: dict[str, list[float]] = {"sync": [], "stall": [], "write": [], "slowdown": [], "copy": []}
