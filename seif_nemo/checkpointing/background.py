@@ -13,16 +13,12 @@ from typing import Any, Generic, TypeVar
 
 import torch.distributed as dist
 
-from seif_nemo.checkpointing.manifest import CheckpointError
+from seif_nemo.checkpointing.manifest import CheckpointError, WriteError
 from seif_nemo.parallel.collectives import max_over_ranks
 from seif_nemo.parallel.topology import Topology
 
 T = TypeVar("T")
 _DONE, _RUNNING, _FAILED = 0.0, 1.0, 2.0
-
-
-class WriteError(CheckpointError):
-    """A checkpoint was not written. What was there before still is; the run can go on from it later."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or is not what was saved. The message names the file."""
 
 
+class WriteError(CheckpointError):
+    """A checkpoint was not written. What was there before still is; the run can go on from it later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How the model was spread over ranks when it was saved."""

@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from seif_nemo.checkpointing.manifest import CheckpointError
+from seif_nemo.checkpointing.manifest import WriteError
 
 GIB = 1 << 30
 
 
-class NoSpaceError(CheckpointError):
+class NoSpaceError(WriteError):
     """There is not enough room for a checkpoint. Nothing was written."""
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
-from seif_nemo.checkpointing.background import Background, Finished, WriteError
+from seif_nemo.checkpointing.background import Background, Finished
 from seif_nemo.checkpointing.files import Index, Written, rank_file, write_pieces, write_shared
 from seif_nemo.checkpointing.manifest import (
     MANIFEST_NAME,
@@ -27,6 +27,7 @@ from seif_nemo.checkpointing.manifest import (
     FileRecord,
     Layout,
     Manifest,
+    WriteError,
     read_manifest,
     record_file,
     verify_files,

@@ -50,9 +50,7 @@ def _run(config: Config) -> int:
 
     quiet_known_warnings()
     # These take seconds to import, and a mistyped key must not cost seconds.
-    from seif_nemo.checkpointing.background import WriteError
-    from seif_nemo.checkpointing.manifest import CheckpointError
-    from seif_nemo.checkpointing.space import NoSpaceError
+    from seif_nemo.checkpointing.manifest import CheckpointError, WriteError
     from seif_nemo.components.missing_budget import TooManyMissingVerdictsError
     from seif_nemo.components.updates import NonFiniteGradientsError
     from seif_nemo.evolution.build import build_context, set_determinism
@@ -100,22 +98,18 @@ def _run(config: Config) -> int:
     except StopRequestedError:
         code = EXIT_STOPPED
     except GateKeptTooLittleError as error:
-        code = EXIT_GATE
-        _say(f"seif_nemo: {error}")
+        code = _refuse(str(error), EXIT_GATE)
     except TooManyMissingVerdictsError as error:
-        code = EXIT_JUDGE
-        _say(f"seif_nemo: {error}")
+        code = _refuse(str(error), EXIT_JUDGE)
     except (NonFiniteGradientsError, BadRewardError) as error:
-        code = EXIT_NOT_FINITE
-        _say(f"seif_nemo: {error}")
+        code = _refuse(str(error), EXIT_NOT_FINITE)
     except ChangedFileError as error:
         code = _refuse(str(error))
-    except (NoSpaceError, WriteError) as error:
-        code = EXIT_NOT_SAVED
-        _say(f"seif_nemo: {error}")
+    except WriteError as error:
+        code = _refuse(str(error), EXIT_NOT_SAVED)
     except CheckpointError as error:
-        code = EXIT_FAULT
-        _say(f"seif_nemo: {error}. checkpoint.resume=latest_good goes on from the newest one before that is whole")
+        hint = "checkpoint.resume=latest_good goes on from the newest one before that is whole"
+        code = _refuse(f"{error}. {hint}", EXIT_FAULT)
     except LostRankError as error:
         return _lost(error)
     if context.progress is not None:
@@ -130,9 +124,9 @@ def _run(config: Config) -> int:
     return code
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, code: int = EXIT_BAD_INPUT) -> int:
     _say(f"seif_nemo: {message}")
-    return EXIT_BAD_INPUT
+    return code
 
 
 def _lost(error: Exception) -> int:

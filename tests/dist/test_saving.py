@@ -16,8 +16,7 @@ import torch.distributed as dist
 
 from seif_nemo.checkpointing import files as files_module
 from seif_nemo.checkpointing import store as store_module
-from seif_nemo.checkpointing.background import WriteError
-from seif_nemo.checkpointing.manifest import CheckpointError
+from seif_nemo.checkpointing.manifest import CheckpointError, WriteError
 from seif_nemo.checkpointing.space import NoSpaceError
 from seif_nemo.checkpointing.staging import Staging
 from seif_nemo.checkpointing.store import CheckpointStore
