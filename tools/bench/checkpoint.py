@@ -1,6 +1,6 @@
 """What a save costs training: the time it waits, against the time of a save that it waits for.
 
-    python tools/bench/checkpoint.py [--size 100m] [--out tools/bench/results/checkpoint_100m_cpu.json]
+    python tools/bench/checkpoint.py [--size 100m] [--out docs/checkpoint_bench.json]
     python tools/launch.py --ranks 2 -- python tools/bench/checkpoint.py          # data-parallel
 
 A randomly initialised Qwen2 with Adam's state, in float32 or bfloat16. Between saves a fixed amount of matrix products
@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -98,6 +99,10 @@ def measure(options: argparse.Namespace, topology: Topology, folder: Path) -> di
         "slowdown": statistics.median(found["slowdown"]),
         "plain_copy_s": statistics.median(found["copy"]),  # of weights and moments
         "all": found,
+        "commit": subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
+        ).stdout.strip(),
+        "load_average": os.getloadavg()[0],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
 
