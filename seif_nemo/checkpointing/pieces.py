@@ -62,7 +62,7 @@ def optimizer_pieces(optimizer: ChainedOptimizer, models: dict[str, Any], metada
 
 def live_addresses(optimizer: ChainedOptimizer | None, modules: Sequence[torch.nn.Module]) -> tuple[int, ...]:
     """Where everything that is saved lies. If this changes, pieces made before are of memory that nobody uses."""
-    found = [parameter.data_ptr() for module in modules for parameter in module.parameters()]
+    found = [tensor.data_ptr() for module in modules for tensor in (*module.parameters(), *module.buffers())]
     chained: list[Any] = [] if optimizer is None else optimizer.chained_optimizers
     for one in chained:
         if not one.is_stub_optimizer:

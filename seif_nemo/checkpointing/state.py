@@ -13,6 +13,7 @@ from megatron.core.optimizer import ChainedOptimizer
 from seif_nemo.checkpointing.pieces import Piece, live_addresses, optimizer_pieces, weight_pieces
 from seif_nemo.checkpointing.staging import Staging
 from seif_nemo.models.trainable import TrainableModel
+from seif_nemo.parallel.collectives import any_rank
 
 # What Transformer Engine's modules keep beside their weights (FP8 scales): pure-torch modules have none of it, and a
 # checkpoint must load with either.
@@ -46,16 +47,17 @@ class Snapshots:
         self._stagings: dict[tuple[int, bool], tuple[tuple[Piece, ...], Staging]] = {}
 
     def plan(self, trainable: TrainableModel, *, with_optimizer: bool) -> tuple[Piece, ...]:
-        """What this rank writes. Collective at the first call and after the model's memory has moved."""
+        """What this rank writes. Collective. Made anew where the memory of a rank's model has moved."""
         optimizer = _optimizer(trainable) if with_optimizer else None
         addresses = live_addresses(optimizer, trainable.modules)
         planned = self._plans.get(with_optimizer)
-        if planned is None or planned[0] != addresses:
+        if any_rank(planned is None or planned[0] != addresses, trainable.topology):
             models = _sharded_weights(trainable)
             pieces = weight_pieces(models, trainable.topology)
             if optimizer is not None:
                 pieces += optimizer_pieces(optimizer, models, _metadata(trainable))
             planned = self._plans[with_optimizer] = addresses, tuple(pieces)
+        assert planned is not None
         return planned[1]
 
     def take(self, trainable: TrainableModel, *, with_optimizer: bool, place: int) -> Snapshot:

@@ -162,6 +162,23 @@ def test_values_of_a_later_step_are_not_taken_for_those_that_were_saved(tmp_path
     run_ranks(1, save_without_a_copy, tmp_path)
 
 
+def save_after_a_move(root: Path) -> bool:
+    """Whether a save has the values of a parameter whose memory was replaced since the save before, on one rank."""
+    run = Run(Layout(), root)
+    run.store.save(run.trainable, run.bank, root / "step-0", with_optimizer=False)
+    if not run.topology.is_main:
+        norm = dict(run.trainable.modules[0].named_parameters())["decoder.final_layernorm.weight"]
+        norm.data = norm.data.clone()
+    pieces = run.store._snapshots.plan(run.trainable, with_optimizer=False)
+    live = {tensor.untyped_storage().data_ptr() for tensor in run.trainable.modules[0].parameters()}
+    shutdown(run.topology)
+    return all(piece.source.untyped_storage().data_ptr() in live for piece in pieces)
+
+
+def test_a_parameter_that_was_given_other_memory_is_read_there(tmp_path: Path) -> None:
+    assert run_ranks(2, save_after_a_move, tmp_path) == [True, True]
+
+
 # Kills
 
 
