@@ -1,22 +1,25 @@
 """A trainable model's state in Megatron's distributed checkpoint format: weights, and Adam's state if asked for."""
 
 import gc
+import logging
 from pathlib import Path
 from typing import Any
 
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.base import SaveShardedStrategy
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
+from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.models.gpt import GPTModel
 
 from seif_nemo.checkpointing.strategy import InProcessSaveStrategy
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology
 
-# What Transformer Engine's modules keep beside their weights (FP8 scales): pure-torch modules have none of it, and a
-# checkpoint must load with either.
+# What Transformer Engine's modules, and ours where they emulate FP8, keep beside their weights: scales and histories of
+# delayed scaling. Without that it is left out, so that a checkpoint loads with either kind of module.
 _EXTRA_STATE = "_extra_state"
 _SHARDING = "fully_reshardable"  # any layout can load it
+_logger = logging.getLogger(__name__)
 
 
 class StateWriter:
@@ -57,10 +60,11 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     """Read weights and, if asked for, moments and main parameters, in place. Collective.
 
     Step count and learning rate are not touched: Megatron's format has them in a common file that torch's Adam and
-    Transformer Engine's write differently, so the manifest keeps them.
+    Transformer Engine's write differently, so the manifest keeps them. Scales of FP8 that the checkpoint does not have
+    start anew, with a notice. Raises ValueError where they have another history length.
     """
     state = _sharded_state(trainable, with_optimizer=with_optimizer, is_loading=True)
-    loaded: Any = dist_checkpointing.load(state, str(directory))
+    loaded = _read(state, directory, may_lack_scales=bool(trainable.fp8_buffers()))
     for name, module in _chunks(trainable).items():
         rest: Any = module.load_state_dict(loaded[name], strict=False)
         absent = [key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)]
@@ -68,6 +72,18 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     if with_optimizer:
         _load_optimizer(trainable, loaded["optimizer"])
     trainable.after_weights_changed()
+
+
+def _read(state: dict[str, Any], directory: Path, *, may_lack_scales: bool) -> dict[str, Any]:
+    if not may_lack_scales:
+        return dist_checkpointing.load(state, str(directory))  # pyright: ignore[reportReturnType]
+    strict = StrictHandling.RETURN_UNEXPECTED
+    loaded, _, absent = dist_checkpointing.load(state, str(directory), strict=strict)
+    others = [key for key in absent if _EXTRA_STATE not in key]
+    assert not others, f"{directory} lacks {others}"
+    if absent:
+        _logger.warning("%s was saved without the scales of fp8.recipe=delayed: they start anew", directory)
+    return loaded  # pyright: ignore[reportReturnType]
 
 
 def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loading: bool) -> dict[str, Any]:
@@ -79,9 +95,14 @@ def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loadin
         "distrib_optim_fully_reshardable_mem_efficient": trainable.topology.device.type == "cuda",
     }
     models: dict[str, Any] = {}
+    has_scales = bool(trainable.fp8_buffers())
     for name, module in _chunks(trainable).items():
         tensors = module.sharded_state_dict(metadata=metadata)
-        models[name] = {key: tensor for key, tensor in tensors.items() if not key.endswith(_EXTRA_STATE)}
+        models[name] = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if not key.endswith(_EXTRA_STATE) or _keeps(tensor, has_scales)
+        }
     if not with_optimizer:
         return models
     step_count = trainable.step_count
@@ -90,6 +111,10 @@ def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loadin
         trainable.adopt_optimizer_state()
         trainable.step_count = step_count
     return {**models, "optimizer": optimizer}
+
+
+def _keeps(extra_state: Any, has_scales: bool) -> bool:
+    return has_scales and extra_state.data is not None
 
 
 def _chunks(trainable: TrainableModel) -> dict[str, GPTModel]:

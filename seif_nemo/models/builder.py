@@ -24,7 +24,9 @@ from seif_nemo.config.parallel import Recompute
 from seif_nemo.models.architecture import Architecture, Experts
 from seif_nemo.models.cpu_modules import TorchSpecProvider
 from seif_nemo.models.experts import expert_layer
+from seif_nemo.models.fp8_layers import emulate_fp8, require_fp8
 from seif_nemo.models.head import gives_hidden
+from seif_nemo.models.precision import Fp8Plan, check_layers, transformer_options
 from seif_nemo.models.value_head import add_value_head
 from seif_nemo.parallel.topology import Topology
 
@@ -41,6 +43,7 @@ def build_gpt(
     recompute: Recompute = Recompute.none,
     router_aux_loss_coefficient: float = 0.0,
     with_value_head: bool = False,
+    fp8: Fp8Plan | None = None,
 ) -> list[GPTModel]:
     """This rank's part of the model on `topology.device`, in training mode, with NaN for weights until they are loaded.
 
@@ -52,16 +55,19 @@ def build_gpt(
     the last stage gives logits [batch, sequence, vocabulary / tensor] in `dtype`, or losses [batch, sequence] if given
     labels. Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them. `with_value_head` gives
     that chunk a value head, for a critic. `router_aux_loss_coefficient` is that of the experts' load-balancing loss
-    (`models/experts.py`).
+    (`models/experts.py`). `fp8`: what the linear layers of the transformer blocks multiply in (`models/precision.py`).
     Raises ValueError where the heads, the feed-forward size, the layers or the experts do not divide, naming the key to
     change.
     """
     config = transformer_config(
-        arch, topology, dtype, recompute=recompute, router_aux_loss_coefficient=router_aux_loss_coefficient
+        arch, topology, dtype, recompute=recompute, router_aux_loss_coefficient=router_aux_loss_coefficient, fp8=fp8
     )
     modules = [_build_chunk(arch, topology, config, chunk, max_sequence_length) for chunk in range(topology.virtual)]
     if with_value_head and is_last_chunk(topology, topology.virtual - 1):
         add_value_head(modules[-1])
+    if fp8 is not None:
+        for module in modules:
+            emulate_fp8(module, fp8, topology.device) if fp8.is_emulated else require_fp8(module)
     return modules
 
 
@@ -97,9 +103,12 @@ def transformer_config(
     *,
     recompute: Recompute = Recompute.none,
     router_aux_loss_coefficient: float = 0.0,
+    fp8: Fp8Plan | None = None,
 ) -> TransformerConfig:
     """Megatron-core's configuration of this model. Raises ValueError as `build_gpt` does."""
     check_division(arch, topology)
+    if fp8 is not None:
+        check_layers(fp8, arch.num_layers, topology.pipeline)
     experts = arch.experts
     if experts is None and router_aux_loss_coefficient:
         raise ValueError(
@@ -149,6 +158,7 @@ def transformer_config(
         bias_dropout_fusion=on_cuda,
         masked_softmax_fusion=False,
         gradient_accumulation_fusion=False,
+        **transformer_options(fp8),
         **({} if experts is None else _expert_options(experts, topology, router_aux_loss_coefficient)),
     )
 

@@ -1,0 +1,114 @@
+"""FP8 in a built model chunk: put in by emulation, or watched where Transformer Engine is to do it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from torch import Tensor
+
+from seif_nemo.config.fp8 import Fp8Recipe
+from seif_nemo.models.cpu_modules import ColumnLinear, RowLinear
+from seif_nemo.models.fp8_emulation import DelayedScales, Fp8Linear, update_after_forward
+from seif_nemo.models.precision import Fp8Plan
+
+
+def emulate_fp8(model: GPTModel, plan: Fp8Plan, device: torch.device) -> None:
+    """Let the linear layers of the transformer blocks multiply in emulated FP8.
+
+    As with Transformer Engine, embedding, norms, the core of attention, router and output layer stay as they are, and
+    so do the first and last `fp8.first_last_bf16` layers of the whole model.
+    """
+    modules = _linears(model, plan.config.first_last_bf16)
+    delayed = None
+    if plan.config.recipe is Fp8Recipe.delayed and modules:
+        group: Any = parallel_state.get_amax_reduction_group(with_context_parallel=True)
+        delayed = DelayedScales(
+            len(modules),
+            history_length=plan.config.amax_history_length,
+            algorithm=plan.config.amax_algorithm,
+            margin=plan.config.margin,
+            forward=plan.forward,
+            backward=plan.backward,
+            group=group,
+            device=device,
+        )
+        update_after_forward(delayed, model.decoder)
+    for place, module in enumerate(modules):
+        module.fp8 = Fp8Linear(plan.config.recipe, plan.forward, plan.backward, place, delayed)
+
+
+def fp8_buffers(model: GPTModel) -> list[Tensor]:
+    """What delayed scaling keeps of this chunk: it belongs to the weights. Empty under all other recipes."""
+    found: dict[int, Tensor] = {}
+    for module in model.modules():
+        if isinstance(module, ColumnLinear | RowLinear):
+            if module.fp8 is not None and module.fp8.delayed is not None:
+                buffer = module.fp8.delayed.buffer
+                found[id(buffer)] = buffer
+        elif _is_of_transformer_engine(module) and model.config.fp8_recipe == Fp8Recipe.delayed.value:
+            for tensor in _transformer_engine_buffers(module):  # never ran
+                found[id(tensor)] = tensor
+    return list(found.values())
+
+
+def require_fp8(model: GPTModel) -> None:
+    """Check, at the end of the chunk's first pass, that Transformer Engine computed in FP8 what it was to.
+
+    Raises RuntimeError then, with the layer's name, where it did not.
+    """
+
+    def check(_block: torch.nn.Module, _args: Sequence[object], _output: object) -> None:
+        handle.remove()
+        assert_in_fp8(_expected(model))
+
+    handle = model.decoder.register_forward_hook(check)
+
+
+def assert_in_fp8(modules: Sequence[tuple[str, Any]]) -> None:
+    """Raises RuntimeError naming the first of Transformer Engine's (name, module) that was not in FP8, or if none is.
+
+    `fp8` and `fp8_initialized` are set by `TransformerEngineBaseModule.init_fp8_metadata` in each forward pass.
+    """
+    if not modules:
+        raise RuntimeError("FP8 was asked for, but no layer of this pipeline stage can compute in it")
+    for name, module in modules:
+        if not (module.fp8 and module.fp8_initialized):
+            raise RuntimeError(f"FP8 was asked for, but {name} computed without it")
+
+
+def _linears(model: GPTModel, first_last: int) -> list[Any]:
+    """The linear layers that compute in FP8, in the order of the forward pass."""
+    return [
+        module
+        for layer in model.decoder.layers
+        if _in_fp8(layer, model.config.num_layers, first_last)
+        for module in layer.modules()
+        if isinstance(module, ColumnLinear | RowLinear)
+    ]
+
+
+def _expected(model: GPTModel) -> list[tuple[str, Any]]:
+    count = model.config.num_layers_at_start_in_bf16 if model.config.first_last_layers_bf16 else 0
+    return [  # never ran with Transformer Engine
+        (f"layer {layer.layer_number}, {name}", module)
+        for layer in model.decoder.layers
+        if _in_fp8(layer, model.config.num_layers, count)
+        for name, module in layer.named_modules()
+        if _is_of_transformer_engine(module) and hasattr(module, "weight")
+    ]
+
+
+def _in_fp8(layer: Any, num_layers: int, first_last: int) -> bool:
+    return first_last < layer.layer_number <= num_layers - first_last
+
+
+def _is_of_transformer_engine(module: torch.nn.Module) -> bool:
+    return hasattr(module, "fp8_initialized")
+
+
+def _transformer_engine_buffers(module: Any) -> list[Tensor]:
+    """Scales and histories, in place. Before a module's first pass it has none."""
+    metas = [module.fp8_meta[key] for key in ("scaling_fwd", "scaling_bwd") if key in module.fp8_meta]
+    return [tensor for meta in metas for tensor in (meta.scale, meta.amax_history)]
