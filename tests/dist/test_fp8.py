@@ -1,0 +1,260 @@
+"""Emulated FP8 in whole models: layouts, the layers it leaves alone, generation, and the state of delayed scaling."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from seif_nemo.checkpointing.state import StateWriter, load_state
+from seif_nemo.components.actor import Actor
+from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
+from seif_nemo.config.fp8 import Fp8Config, Fp8Recipe
+from seif_nemo.config.model import Precision
+from seif_nemo.generation.megatron.engine import MegatronEngine
+from seif_nemo.models.precision import plan_fp8
+from seif_nemo.models.trainable import TrainableModel
+from seif_nemo.parallel.topology import Topology, build_topology, shutdown
+from seif_nemo.types.rollouts import SamplingParams
+from tests.dist.harness import RankError, run_ranks
+from tests.dist.test_checkpointing import samples
+from tests.dist.test_generation import Letters, make_requests
+from tests.dist.tiny_gpt import TINY, Layout, build_tiny
+
+WIDE = replace(TINY, hidden_size=64, ffn_hidden_size=160, head_dim=16)  # blocks of 32 divide what TP2 makes of it
+HISTORY = 4
+ONE = Layout(1)
+TP2, TP2_SP, PP2 = Layout(2, tensor=2), Layout(2, tensor=2, sequence=True), Layout(2, pipeline=2)
+DP2 = Layout(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    recipe: Fp8Recipe | None
+    layout: Layout = ONE
+    first_last: int = 0
+    precision: Precision = Precision.fp8_emulated
+
+    @property
+    def fp8(self) -> Fp8Config:
+        assert self.recipe is not None
+        length = {"amax_history_length": HISTORY} if self.recipe is Fp8Recipe.delayed else {}
+        return Fp8Config(recipe=self.recipe, first_last_bf16=self.first_last, **length)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    before: NDArray[np.float32]  # log-probs
+    norms: list[float]  # of the gradients of the first updates
+    after: NDArray[np.float32]
+    scales: NDArray[np.float32]  # of the first stage; empty without delayed scaling
+
+
+class World:
+    def __init__(self, run: Run) -> None:
+        self.topology: Topology = build_topology(run.layout.config, seed=0, threads=1, rendezvous_timeout_s=60)
+        plan = None if run.recipe is None else plan_fp8(run.precision, run.fp8)
+        modules = build_tiny(self.topology, WIDE, fp8=plan)
+        optimizer = OptimizerConfig(learning_rate=1e-3, epsilon=1e-3)
+        self.trainable = TrainableModel(modules, modules[0].config, optimizer, self.topology)
+        self.trainable.after_weights_changed()
+        self.engine = MegatronEngine(
+            modules, self.topology, Letters(), max_batch_rows=8, max_sequence_length=40, weight_version=lambda: "w"
+        )
+        self.actor = Actor(
+            self.trainable,
+            self.engine,
+            Letters(),
+            self.topology,
+            AlgorithmConfig(),
+            WIDE,
+            micro_batch_tokens=40,
+            max_new_tokens=16,
+            temperature=1.0,
+        )
+
+    def logprobs(self) -> NDArray[np.float32]:
+        pairs = [(sample.prompt_ids, sample.response_ids) for sample in samples(5)]
+        return np.concatenate(self.actor.logprobs(pairs))
+
+    def train(self, step: int) -> float:
+        return self.actor.train_step(samples(step), kl_coefficient=0.05, mini_batches=2, seed=step).grad_norm
+
+    def scales(self) -> NDArray[np.float32]:
+        buffers = self.trainable.fp8_buffers()
+        return torch.cat([buffer[-1] for buffer in buffers]).numpy().copy() if buffers else np.zeros(0, np.float32)
+
+
+def trace_runs(runs: Sequence[Run]) -> list[Trace]:
+    traces: list[Trace] = []
+    for run in runs:
+        world = World(run)
+        before = world.logprobs()
+        norms = [world.train(step) for step in range(2)]
+        traces.append(Trace(before, norms, world.logprobs(), world.scales()))
+        shutdown(world.topology)
+    return traces
+
+
+STATELESS = (Fp8Recipe.tensorwise, Fp8Recipe.blockwise, Fp8Recipe.mxfp8)
+
+
+def differ(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.abs(a - b).mean())
+
+
+def test_layouts_round_alike_where_scales_are_powers_of_two_and_else_by_no_more_than_fp8_does() -> None:
+    """A power of two changes only what underflows, so it does not matter into which blocks a layout divides a tensor.
+
+    The scale of a whole tensor moves all of its numbers: with tensor parallelism each shard of a weight has its own, as
+    in Transformer Engine, and results differ by about as much as FP8 differs from fp32.
+    """
+    runs = [Run(None), *map(Run, STATELESS)]
+    (one,) = run_ranks(1, trace_runs, runs)
+    layouts = (TP2, TP2_SP, PP2)
+    per_rank = run_ranks(2, trace_runs, [replace(run, layout=layout) for layout in layouts for run in runs[1:]])
+    found = dict(zip([(layout, run.recipe) for layout in layouts for run in runs[1:]], per_rank[0], strict=True))
+    plain, single = one[0], dict(zip(STATELESS, one[1:], strict=True))
+    for recipe in STATELESS:
+        assert 0.05 < differ(single[recipe].before, plain.before) < 1, "FP8 must be felt in this model of wide logits"
+    for (layout, recipe), trace in found.items():
+        expected, label = single[recipe], f"{recipe} at {layout}"
+        if recipe is not Fp8Recipe.tensorwise or layout == PP2:
+            np.testing.assert_allclose(trace.before, expected.before, atol=2e-5, err_msg=label)
+            np.testing.assert_allclose(trace.norms, expected.norms, rtol=1e-5, err_msg=label)
+            np.testing.assert_allclose(trace.after, expected.after, atol=1e-4, err_msg=label)
+        else:
+            error = differ(expected.before, plain.before)
+            assert 0.1 * error < differ(trace.before, expected.before) < 1.5 * error, label
+    with_sp, without = (found[layout, Fp8Recipe.tensorwise].before for layout in (TP2_SP, TP2))
+    np.testing.assert_allclose(with_sp, without, atol=2e-5, err_msg="the whole sequence has one scale")
+
+
+def save_and_go_on(root: Path) -> tuple[Trace, Trace]:
+    """A delayed run that is saved after two steps, and its third step; a run in fp32 is saved beside it."""
+    for recipe, name in ((None, "plain"), (Fp8Recipe.delayed, "delayed")):
+        world = World(Run(recipe))
+        norms = [world.train(step) for step in range(2)]
+        (root / name).mkdir()
+        StateWriter(world.topology).save(world.trainable, root / name, with_optimizer=True)
+        at_save = Trace(world.logprobs(), norms, world.logprobs(), world.scales())
+        steps = world.trainable.step_count
+        shutdown(world.topology)
+    world = World(Run(Fp8Recipe.delayed))
+    load(world, root / "delayed", steps)
+    norms = [world.train(2)]
+    end = Trace(at_save.before, norms, world.logprobs(), world.scales())
+    shutdown(world.topology)
+    return at_save, end
+
+
+def load(world: World, path: Path, steps: int = 4) -> None:
+    world.train(9)  # what was there before must not matter
+    load_state(world.trainable, path, with_optimizer=True)
+    world.trainable.step_count = steps
+
+
+def load_layouts(root: Path, layouts: Sequence[Layout]) -> list[Trace]:
+    traces: list[Trace] = []
+    for layout in layouts:
+        world = World(Run(Fp8Recipe.delayed, layout))
+        load(world, root / "delayed")
+        before, scales = world.logprobs(), world.scales()
+        traces.append(Trace(before, [world.train(2)], world.logprobs(), scales))
+        shutdown(world.topology)
+    return traces
+
+
+def go_on_without_a_break(root: Path) -> tuple[Trace, list[str], bool]:
+    """The three steps in one go. Then what loading the other precision's checkpoint says and leaves."""
+    world = World(Run(Fp8Recipe.delayed))
+    norms = [world.train(step) for step in range(3)]
+    trace = Trace(world.logprobs(), norms, world.logprobs(), world.scales())
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("seif_nemo.checkpointing.state").addHandler(handler)
+    load_state(world.trainable, root / "plain", with_optimizer=True)
+    forgotten = not any(buffer.any() for buffer in world.trainable.fp8_buffers())
+    shutdown(world.topology)
+    world = World(Run(None))
+    assert world.trainable.fp8_buffers() == []
+    load_state(world.trainable, root / "delayed", with_optimizer=True)
+    shutdown(world.topology)
+    return trace, messages, forgotten
+
+
+def test_delayed_scales_are_saved_and_every_layout_goes_on_with_them(tmp_path: Path) -> None:
+    ((at_save, end),) = run_ranks(1, save_and_go_on, tmp_path)
+    ((straight, messages, forgotten),) = run_ranks(1, go_on_without_a_break, tmp_path)
+    assert (at_save.scales > 0).all() and not np.array_equal(at_save.scales, end.scales)
+    assert np.array_equal(end.after, straight.after) and end.norms[0] == straight.norms[2]
+    assert np.array_equal(end.scales, straight.scales)
+    assert messages == [f"{tmp_path / 'plain'} was saved without the scales of fp8.recipe=delayed: they start anew"]
+    assert forgotten
+    layouts = (TP2, TP2_SP, PP2, DP2)
+    for layout, trace in zip(layouts, run_ranks(2, load_layouts, tmp_path, layouts)[0], strict=True):
+        np.testing.assert_array_equal(trace.scales, at_save.scales[: len(trace.scales)], err_msg=str(layout))
+        np.testing.assert_allclose(trace.before, at_save.before, atol=2e-5, err_msg=str(layout))
+
+
+def mismatches(recipes: Sequence[Fp8Recipe | None]) -> list[tuple[float, float]]:
+    """(largest difference, mean exp|difference|) between the engine's log-probs and those of the training forward."""
+    found: list[tuple[float, float]] = []
+    for recipe in recipes:
+        world = World(Run(recipe))
+        if recipe is Fp8Recipe.delayed:
+            world.train(0)
+        scales = world.scales()
+        requests = make_requests()
+        rollouts = world.actor.generate(requests, SamplingParams(max_new_tokens=16), weight_version="w")
+        scored = world.actor.logprobs([(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts])
+        delta = np.concatenate(scored) - np.concatenate([rollout.logprobs for rollout in rollouts])
+        assert np.array_equal(world.scales(), scales), "neither generation nor scoring moves the scales"
+        found.append((float(np.abs(delta).max()), float(np.exp(np.abs(delta)).mean())))
+        shutdown(world.topology)
+    return found
+
+
+def test_generation_gives_the_training_forwards_log_probs_unless_scales_depend_on_the_batch() -> None:
+    recipes = (None, Fp8Recipe.blockwise, Fp8Recipe.mxfp8, Fp8Recipe.delayed, Fp8Recipe.tensorwise)
+    (found,) = run_ranks(1, mismatches, recipes)
+    for recipe, (largest, _) in zip(recipes[:-1], found, strict=False):
+        assert largest < 1e-4, recipe
+    assert 1.001 < found[-1][1] < 2, "each batch has its own scale"
+
+
+def modules_in_fp8(runs: Sequence[Run]) -> list[list[str]]:
+    found: list[list[str]] = []
+    for run in runs:
+        world = World(run)
+        names: list[str] = []
+        for module in world.trainable.modules:
+            for name, part in module.named_modules():
+                fp8: Any = getattr(part, "fp8", None)
+                if fp8 is not None:
+                    layer: Any = module.decoder.layers[int(name.split(".")[2])]
+                    names.append(f"{layer.layer_number}.{name.split('.', 3)[3]}")
+        found.append(names)
+        shutdown(world.topology)
+    return found
+
+
+LINEARS = ["self_attention.linear_proj", "self_attention.linear_qkv", "mlp.linear_fc1", "mlp.linear_fc2"]
+
+
+def test_fp8_is_in_the_linear_layers_of_the_blocks_alone_and_not_in_those_at_the_ends() -> None:
+    runs = [Run(Fp8Recipe.mxfp8), Run(Fp8Recipe.mxfp8, first_last=1), Run(None)]
+    ((whole, middle, none),) = run_ranks(1, modules_in_fp8, runs)
+    assert whole == [f"{layer}.{name}" for layer in (1, 2, 3) for name in LINEARS]
+    assert middle == [f"2.{name}" for name in LINEARS] and none == []
+    stages = run_ranks(2, modules_in_fp8, [replace(runs[1], layout=PP2)])
+    assert [names for (names,) in stages] == [middle, []]
+
+    with pytest.raises(RankError, match=r"fp8\.first_last_bf16=2 leaves no FP8 layer.*choose 1"):
+        run_ranks(1, modules_in_fp8, [Run(Fp8Recipe.mxfp8, first_last=2)])
