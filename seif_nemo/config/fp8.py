@@ -7,8 +7,8 @@ from enum import Enum
 class Fp8Recipe(Enum):
     """Where the scale of an FP8 tensor comes from, as Transformer Engine has it.
 
-    `blockwise` and `mxfp8` scale each token by itself in the forward pass: log-probs do not depend on what else is in
-    the micro-batch. With the other two they do.
+    Only with `tensorwise` do log-probs depend on what else is in the micro-batch; the others scale each token by itself
+    in the forward pass, or by what earlier passes have left.
     """
 
     delayed = "delayed"  # one scale per tensor, from the largest values of earlier steps

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.fp8_utils import get_fp8_context
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
@@ -47,8 +48,8 @@ def fp8_buffers(model: GPTModel) -> list[Tensor]:
             if module.fp8 is not None and module.fp8.delayed is not None:
                 buffer = module.fp8.delayed.buffer
                 found[id(buffer)] = buffer
-        elif _is_of_transformer_engine(module) and model.config.fp8_recipe == Fp8Recipe.delayed.value:
-            for tensor in _transformer_engine_buffers(module):  # never ran
+        elif _is_engine_linear(module) and _is_delayed(model):
+            for tensor in _engine_buffers(module):  # never ran
                 found[id(tensor)] = tensor
     return list(found.values())
 
@@ -56,8 +57,13 @@ def fp8_buffers(model: GPTModel) -> list[Tensor]:
 def require_fp8(model: GPTModel) -> None:
     """Check, at the end of the chunk's first pass, that Transformer Engine computed in FP8 what it was to.
 
-    Raises RuntimeError then, with the layer's name, where it did not.
+    Raises RuntimeError then, with the layer's name, where it did not. Under delayed scaling the layers get their scales
+    (1) and histories here, so that `fp8_buffers` lists them from the start.
     """
+    if _is_delayed(model):
+        with get_fp8_context(model.config):  # never ran: needs Transformer Engine
+            for _, module in _expected(model):
+                module.init_fp8_metadata(num_gemms=getattr(module, "num_gemms", 1))
 
     def check(_block: torch.nn.Module, _args: Sequence[object], _output: object) -> None:
         handle.remove()
@@ -96,7 +102,7 @@ def _expected(model: GPTModel) -> list[tuple[str, Any]]:
         for layer in model.decoder.layers
         if _in_fp8(layer, model.config.num_layers, count)
         for name, module in layer.named_modules()
-        if _is_of_transformer_engine(module) and hasattr(module, "weight")
+        if _is_engine_linear(module)
     ]
 
 
@@ -104,11 +110,16 @@ def _in_fp8(layer: Any, num_layers: int, first_last: int) -> bool:
     return first_last < layer.layer_number <= num_layers - first_last
 
 
-def _is_of_transformer_engine(module: torch.nn.Module) -> bool:
-    return hasattr(module, "fp8_initialized")
+def _is_delayed(model: GPTModel) -> bool:
+    return bool(model.config.fp8) and model.config.fp8_recipe == Fp8Recipe.delayed.value
 
 
-def _transformer_engine_buffers(module: Any) -> list[Tensor]:
-    """Scales and histories, in place. Before a module's first pass it has none."""
+def _is_engine_linear(module: torch.nn.Module) -> bool:
+    """Whether it is a linear layer of Transformer Engine's, which calls the weights of several experts weight0, …"""
+    return hasattr(module, "fp8_initialized") and (hasattr(module, "weight") or hasattr(module, "weight0"))
+
+
+def _engine_buffers(module: Any) -> list[Tensor]:
+    """Scales and histories, in place."""
     metas = [module.fp8_meta[key] for key in ("scaling_fwd", "scaling_bwd") if key in module.fp8_meta]
     return [tensor for meta in metas for tensor in (meta.scale, meta.amax_history)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from seif_nemo.checkpointing.state import StateWriter, load_state
@@ -16,15 +17,20 @@ from seif_nemo.components.actor import Actor
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.fp8 import Fp8Config, Fp8Recipe
 from seif_nemo.config.model import Precision
+from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.generation.megatron.engine import MegatronEngine
+from seif_nemo.models.architecture import read_architecture
+from seif_nemo.models.builder import build_gpt
 from seif_nemo.models.precision import plan_fp8
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.types.rollouts import SamplingParams
+from seif_nemo.weights.hf import load_hf_weights
 from tests.dist.harness import RankError, run_ranks
-from tests.dist.test_checkpointing import samples
+from tests.dist.test_checkpointing import NoEngine, samples
 from tests.dist.test_generation import Letters, make_requests
 from tests.dist.tiny_gpt import TINY, Layout, build_tiny
+from tests.tiny_hf import make_tiny_hf
 
 WIDE = replace(TINY, hidden_size=64, ffn_hidden_size=160, head_dim=16)  # blocks of 32 divide what TP2 makes of it
 HISTORY = 4
@@ -258,3 +264,64 @@ def test_fp8_is_in_the_linear_layers_of_the_blocks_alone_and_not_in_those_at_the
 
     with pytest.raises(RankError, match=r"fp8\.first_last_bf16=2 leaves no FP8 layer.*choose 1"):
         run_ranks(1, modules_in_fp8, [Run(Fp8Recipe.mxfp8, first_last=2)])
+
+
+def train_experts(
+    path: Path, layouts: Sequence[ParallelConfig], recipes: Sequence[Fp8Recipe | None], root: Path
+) -> list[Trace]:
+    """Of a model with experts, whose delayed scales go through a checkpoint below `root`."""
+    arch = read_architecture(path)
+    traces: list[Trace] = []
+    for config in layouts:
+        for recipe in recipes:
+            topology = build_topology(config, seed=0, threads=1, rendezvous_timeout_s=60)
+            plan = None if recipe is None else plan_fp8(Precision.fp8_emulated, Run(recipe).fp8)
+            modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64, fp8=plan)
+            trainable = TrainableModel(modules, modules[0].config, OptimizerConfig(epsilon=1e-3), topology)
+            load_hf_weights(trainable.modules, arch, topology, path)
+            trainable.after_weights_changed()
+            actor = Actor(
+                trainable,
+                NoEngine(),  # pyright: ignore[reportArgumentType]
+                Letters(),
+                topology,
+                AlgorithmConfig(),
+                arch,
+                micro_batch_tokens=40,
+                max_new_tokens=16,
+                temperature=1.0,
+            )
+            pairs = [(sample.prompt_ids, sample.response_ids) for sample in samples(5)]
+            before = np.concatenate(actor.logprobs(pairs))
+            norm = actor.train_step(samples(0), kl_coefficient=0.0, mini_batches=1, seed=0).grad_norm
+            buffers = trainable.fp8_buffers()
+            scales = torch.cat([b[-1] for b in buffers]).numpy().copy() if buffers else np.zeros(0, np.float32)
+            if recipe is Fp8Recipe.delayed:
+                folder = root / f"{config.tensor}-{config.expert}"
+                if topology.is_main:
+                    folder.mkdir()
+                dist.barrier()
+                StateWriter(topology).save(trainable, folder, with_optimizer=False)
+                for buffer in buffers:
+                    buffer.zero_()
+                load_state(trainable, folder, with_optimizer=False)
+                assert np.array_equal(torch.cat([b[-1] for b in buffers]).numpy(), scales)
+            traces.append(Trace(before, [norm], np.concatenate(actor.logprobs(pairs)), scales))
+            shutdown(topology)
+    return traces
+
+
+def test_experts_compute_in_fp8_and_their_router_does_not(tmp_path: Path) -> None:
+    path = make_tiny_hf(tmp_path / "model", "qwen3_moe")
+    recipes = (None, Fp8Recipe.blockwise, Fp8Recipe.delayed)
+    (one,) = run_ranks(1, train_experts, path, [ParallelConfig()], recipes, tmp_path)
+    for recipe, trace in zip(recipes[1:], one[1:], strict=True):
+        assert 1e-4 < differ(trace.before, one[0].before) < 1, recipe
+    layouts = [ParallelConfig(expert=2), ParallelConfig(tensor=2, sequence=True, expert=2, expert_tensor=1)]
+    found = run_ranks(2, train_experts, path, layouts, recipes, tmp_path)[0]
+    for layout, (plain, blockwise, delayed) in zip(layouts, zip(*[iter(found)] * 3, strict=True), strict=True):
+        for trace, expected in ((plain, one[0]), (blockwise, one[1])):
+            np.testing.assert_allclose(trace.before, expected.before, atol=2e-5, err_msg=str(layout))
+            np.testing.assert_allclose(trace.norms, expected.norms, rtol=1e-4, err_msg=str(layout))
+            np.testing.assert_allclose(trace.after, expected.after, atol=1e-4, err_msg=str(layout))
+        assert (delayed.scales.reshape(-1, 3)[:, 1] > 0).all(), "every weight was seen"

@@ -55,7 +55,8 @@ def weight_along(weight: Tensor, recipe: Fp8Recipe, dim: int) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_products_are_those_of_the_rounded_operands(recipe: Fp8Recipe, dtype: torch.dtype):
     x, weight, gradient = (tensor.to(dtype) for tensor in tensors())
-    x.requires_grad_(), weight.requires_grad_()
+    x.requires_grad_()
+    weight.requires_grad_()
     linear = Fp8Linear(recipe, E4M3, E5M2, 0)
     out = linear(x, weight)
     out.backward(gradient)
