@@ -333,3 +333,47 @@ def test_experts_compute_in_fp8_and_their_router_does_not(tmp_path: Path) -> Non
             np.testing.assert_allclose(trace.norms, expected.norms, rtol=1e-4, err_msg=str(layout))
             np.testing.assert_allclose(trace.after, expected.after, atol=1e-4, err_msg=str(layout))
         assert (delayed.scales.reshape(-1, 3)[:, 1] > 0).all(), "every weight was seen"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Padded:
+    tokens: list[list[int]]  # of each rollout
+    logprobs: NDArray[np.float32]
+    rows: set[int]  # that the linear layers of this rank's blocks worked on
+
+
+def padded_runs(layouts: Sequence[Layout], fp8: str | None) -> list[Padded]:
+    """Generation and scoring with a configuration that asks for FP8: without Transformer Engine it only pads."""
+    found: list[Padded] = []
+    for layout in layouts:
+        world = World(Run(None, layout))
+        rows: set[int] = set()
+
+        def note(_module: Any, inputs: tuple[Any, ...], rows: set[int] = rows) -> None:
+            rows.add(inputs[0].shape[0] * inputs[0].shape[1])
+
+        for module in world.trainable.modules:
+            module.config.fp8, module.config.fp8_recipe = fp8, "mxfp8"
+            for layer in module.decoder.layers:
+                layer.get_submodule("mlp.linear_fc1").register_forward_pre_hook(note)
+        world.engine = MegatronEngine(
+            world.trainable.modules,
+            world.topology,
+            Letters(),
+            max_batch_rows=8,
+            max_sequence_length=40,
+            weight_version=lambda: "w",
+        )
+        rollouts = world.engine.generate(make_requests(), SamplingParams(max_new_tokens=8), weight_version="w")
+        found.append(Padded([rollout.response_ids.tolist() for rollout in rollouts], world.logprobs(), rows))
+        shutdown(world.topology)
+    return found
+
+
+def test_fp8_in_hardware_gets_whole_multiples_of_tokens_and_padding_changes_nothing() -> None:
+    layouts = (TP2_SP, PP2)
+    plain, padded = (run_ranks(2, padded_runs, layouts, fp8)[0] for fp8 in (None, "hybrid"))
+    for layout, expected, trace in zip(layouts, plain, padded, strict=True):
+        assert any(count % 32 for count in expected.rows) and not any(count % 32 for count in trace.rows), layout
+        assert trace.tokens == expected.tokens, layout
+        np.testing.assert_allclose(trace.logprobs, expected.logprobs, atol=1e-5)
