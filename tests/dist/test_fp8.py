@@ -17,7 +17,7 @@ from seif_nemo.components.actor import Actor
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.fp8 import Fp8Config, Fp8Recipe
 from seif_nemo.config.model import Precision
-from seif_nemo.config.parallel import ParallelConfig
+from seif_nemo.config.parallel import ParallelConfig, Recompute
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import read_architecture
 from seif_nemo.models.builder import build_gpt
@@ -44,6 +44,7 @@ class Run:
     recipe: Fp8Recipe | None
     layout: Layout = ONE
     first_last: int = 0
+    recompute: Recompute = Recompute.none
     precision: Precision = Precision.fp8_emulated
 
     @property
@@ -65,7 +66,7 @@ class World:
     def __init__(self, run: Run) -> None:
         self.topology: Topology = build_topology(run.layout.config, seed=0, threads=1, rendezvous_timeout_s=60)
         plan = None if run.recipe is None else plan_fp8(run.precision, run.fp8)
-        modules = build_tiny(self.topology, WIDE, fp8=plan)
+        modules = build_tiny(self.topology, WIDE, recompute=run.recompute, fp8=plan)
         optimizer = OptimizerConfig(learning_rate=1e-3, epsilon=1e-3)
         self.trainable = TrainableModel(modules, modules[0].config, optimizer, self.topology)
         self.trainable.after_weights_changed()
@@ -121,11 +122,14 @@ def test_layouts_round_alike_where_scales_are_powers_of_two_and_else_by_no_more_
     in Transformer Engine, and results differ by about as much as FP8 differs from fp32.
     """
     runs = [Run(None), *map(Run, STATELESS)]
-    (one,) = run_ranks(1, trace_runs, runs)
+    again = [Run(recipe, recompute=Recompute.full) for recipe in STATELESS]
+    (one,) = run_ranks(1, trace_runs, runs + again)
+    for trace, recomputed in zip(one[1 : len(runs)], one[len(runs) :], strict=True):
+        assert np.array_equal(trace.after, recomputed.after) and trace.norms == recomputed.norms
     layouts = (TP2, TP2_SP, PP2)
     per_rank = run_ranks(2, trace_runs, [replace(run, layout=layout) for layout in layouts for run in runs[1:]])
     found = dict(zip([(layout, run.recipe) for layout in layouts for run in runs[1:]], per_rank[0], strict=True))
-    plain, single = one[0], dict(zip(STATELESS, one[1:], strict=True))
+    plain, single = one[0], dict(zip(STATELESS, one[1 : len(runs)], strict=True))
     for recipe in STATELESS:
         assert 0.05 < differ(single[recipe].before, plain.before) < 1, "FP8 must be felt in this model of wide logits"
     for (layout, recipe), trace in found.items():

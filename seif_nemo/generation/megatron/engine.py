@@ -105,7 +105,7 @@ class MegatronEngine:
             if on_finished is not None:
                 on_finished(index, rollout_of(index, answer))
 
-        # Megatron keeps a buffer for what sequence parallelism gathers: training could not write to one of inference mode.
+        # Megatron keeps a buffer for what sequence parallelism gathers. Training cannot write to one of inference mode.
         mode = torch.no_grad() if self._topology.sequence else torch.inference_mode()
         with mode, _eval_mode(self._modules):
             own = self._answer(requests, shares[self._topology.generator_rank], sampling, hand_out)
