@@ -55,21 +55,34 @@ def fp8_buffers(model: GPTModel) -> list[Tensor]:
 
 
 def require_fp8(model: GPTModel) -> None:
-    """Check, at the end of the chunk's first pass, that Transformer Engine computed in FP8 what it was to.
+    """Have `assert_pass_in_fp8` called at the end of the chunk's first pass.
 
-    Raises RuntimeError then, with the layer's name, where it did not. Under delayed scaling the layers get their scales
-    (1) and histories here, so that `fp8_buffers` lists them from the start.
+    Under delayed scaling the layers get their scales (1) and histories here, so that `fp8_buffers` lists them from the
+    start.
     """
     if _is_delayed(model):
         with get_fp8_context(model.config):  # never ran: needs Transformer Engine
-            for _, module in _expected(model):
+            for _, module in _engine_linears(_fp8_layers(model, 0)):
                 module.init_fp8_metadata(num_gemms=getattr(module, "num_gemms", 1))
 
     def check(_block: torch.nn.Module, _args: Sequence[object], _output: object) -> None:
         handle.remove()
-        assert_in_fp8(_expected(model))
+        assert_pass_in_fp8(model)
 
     handle = model.decoder.register_forward_hook(check)
+
+
+def assert_pass_in_fp8(model: GPTModel) -> None:
+    """After a pass of a model that is to compute in FP8 by Transformer Engine: raises RuntimeError if it did not.
+
+    Without FP8, or with emulated FP8, there is nothing to check.
+    """
+    config = model.config
+    if not config.fp8:
+        return
+    layers = _fp8_layers(model, config.num_layers_at_start_in_bf16 if config.first_last_layers_bf16 else 0)
+    if layers:
+        assert_in_fp8(_engine_linears(layers))
 
 
 def assert_in_fp8(modules: Sequence[tuple[str, Any]]) -> None:
@@ -78,7 +91,7 @@ def assert_in_fp8(modules: Sequence[tuple[str, Any]]) -> None:
     `fp8` and `fp8_initialized` are set by `TransformerEngineBaseModule.init_fp8_metadata` in each forward pass.
     """
     if not modules:
-        raise RuntimeError("FP8 was asked for, but no layer of this pipeline stage can compute in it")
+        raise RuntimeError("FP8 was asked for, but no linear layer of this pipeline stage can compute in it")
     for name, module in modules:
         if not (module.fp8 and module.fp8_initialized):
             raise RuntimeError(f"FP8 was asked for, but {name} computed without it")
@@ -86,28 +99,27 @@ def assert_in_fp8(modules: Sequence[tuple[str, Any]]) -> None:
 
 def _linears(model: GPTModel, first_last: int) -> list[Any]:
     """The linear layers that compute in FP8, in the order of the forward pass."""
-    return [
-        module
-        for layer in model.decoder.layers
-        if _in_fp8(layer, model.config.num_layers, first_last)
-        for module in layer.modules()
-        if isinstance(module, ColumnLinear | RowLinear)
-    ]
+    linears: list[Any] = []
+    for layer in _fp8_layers(model, first_last):
+        found = [module for module in layer.modules() if isinstance(module, ColumnLinear | RowLinear)]
+        assert found, f"layer {layer.layer_number} has no linear layer that can emulate FP8"
+        linears += found
+    return linears
 
 
-def _expected(model: GPTModel) -> list[tuple[str, Any]]:
-    count = model.config.num_layers_at_start_in_bf16 if model.config.first_last_layers_bf16 else 0
+def _engine_linears(layers: Sequence[Any]) -> list[tuple[str, Any]]:
     return [  # never ran with Transformer Engine
         (f"layer {layer.layer_number}, {name}", module)
-        for layer in model.decoder.layers
-        if _in_fp8(layer, model.config.num_layers, count)
+        for layer in layers
         for name, module in layer.named_modules()
         if _is_engine_linear(module)
     ]
 
 
-def _in_fp8(layer: Any, num_layers: int, first_last: int) -> bool:
-    return first_last < layer.layer_number <= num_layers - first_last
+def _fp8_layers(model: GPTModel, first_last: int) -> list[Any]:
+    """Those of this chunk. A chunk may have none."""
+    layers: Any = model.decoder.layers
+    return [layer for layer in layers if first_last < layer.layer_number <= model.config.num_layers - first_last]
 
 
 def _is_delayed(model: GPTModel) -> bool:

@@ -18,6 +18,7 @@ from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.fp8 import Fp8Config, Fp8Recipe
 from seif_nemo.config.model import Precision
 from seif_nemo.config.parallel import ParallelConfig, Recompute
+from seif_nemo.generation.megatron import forward as forward_module
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import read_architecture
 from seif_nemo.models.builder import build_gpt
@@ -348,6 +349,7 @@ class Padded:
 
 def padded_runs(layouts: Sequence[Layout], fp8: str | None) -> list[Padded]:
     """Generation and scoring with a configuration that asks for FP8: without Transformer Engine it only pads."""
+    forward_module.assert_pass_in_fp8 = lambda model: None
     found: list[Padded] = []
     for layout in layouts:
         world = World(Run(None, layout))
@@ -381,3 +383,20 @@ def test_fp8_in_hardware_gets_whole_multiples_of_tokens_and_padding_changes_noth
         assert any(count % 32 for count in expected.rows) and not any(count % 32 for count in trace.rows), layout
         assert trace.tokens == expected.tokens, layout
         np.testing.assert_allclose(trace.logprobs, expected.logprobs, atol=1e-5)
+
+
+def passes_without_engine(what: str) -> None:
+    """A model for Transformer Engine, built where there is none: Megatron-core itself has nothing against that."""
+    world = World(Run(Fp8Recipe.blockwise, precision=Precision.fp8_hybrid))
+    if what == "score":
+        world.logprobs()
+    else:
+        world.engine.generate(make_requests(), SamplingParams(max_new_tokens=2), weight_version="w")
+
+
+@pytest.mark.parametrize("what", ["score", "generate"])
+def test_a_pass_that_was_not_in_fp8_stops_the_run(what: str) -> None:
+    with pytest.raises(
+        RankError, match="FP8 was asked for, but no linear layer of this pipeline stage can compute in it"
+    ):
+        run_ranks(1, passes_without_engine, what)

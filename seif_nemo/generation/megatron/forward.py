@@ -25,6 +25,7 @@ from megatron.core.transformer.identity_op import IdentityOp
 from torch import Tensor
 
 from seif_nemo.generation.megatron.kv_cache import KVCache
+from seif_nemo.models.fp8_layers import assert_pass_in_fp8
 from seif_nemo.models.precision import row_multiple
 
 
@@ -74,6 +75,7 @@ class ChunkForward:
         self._row_multiple = row_multiple(model.config)
         shards = self._tensor_group.size() if model.config.sequence_parallel else 1
         self._pad_to = shards * self._row_multiple
+        self._is_checked = False  # that FP8 is on, if it is to be
         with torch.no_grad():
             rotary: Any = model.rotary_pos_emb
             angles_CD = rotary.get_emb(max_sequence_length)[:, 0, 0].to(device)
@@ -100,6 +102,9 @@ class ChunkForward:
         for index, layer in enumerate(self._layers, start=self._first_layer):
             with get_fp8_context(model.config, layer.layer_number - 1):  # FP8 in it never ran
                 hidden_N1 = self._layer(index, layer, hidden_N1, cache, step, cos_N1D, sin_N1D)
+        if not self._is_checked:
+            assert_pass_in_fp8(model)
+            self._is_checked = True
         if model.decoder.final_layernorm is not None:
             hidden_N1 = model.decoder.final_layernorm(hidden_N1)
         assert hidden_N1 is not None

@@ -146,5 +146,5 @@ def test_a_layer_that_did_not_compute_in_fp8_is_named():
     for off in (SimpleNamespace(fp8=False, fp8_initialized=False), SimpleNamespace(fp8=True, fp8_initialized=False)):
         with pytest.raises(RuntimeError, match=r"asked for, but layer 2, mlp\.linear_fc2 computed without it"):
             assert_in_fp8([("layer 1, mlp.linear_fc1", on), ("layer 2, mlp.linear_fc2", off)])
-    with pytest.raises(RuntimeError, match="no layer of this pipeline stage"):
+    with pytest.raises(RuntimeError, match="no linear layer of this pipeline stage"):
         assert_in_fp8([])
