@@ -370,6 +370,10 @@ def padded_runs(layouts: Sequence[Layout], fp8: str | None) -> list[Padded]:
             max_sequence_length=40,
             weight_version=lambda: "w",
         )
+        linear: Any = world.trainable.modules[0].decoder.layers[0].get_submodule("mlp.linear_fc1")
+        linear.is_first_microbatch = False  # as Transformer Engine's, once it has made FP8 weights
+        world.engine.invalidate_caches()
+        assert linear.is_first_microbatch == (fp8 is not None)
         rollouts = world.engine.generate(make_requests(), SamplingParams(max_new_tokens=8), weight_version="w")
         found.append(Padded([rollout.response_ids.tolist() for rollout in rollouts], world.logprobs(), rows))
         shutdown(world.topology)
