@@ -65,6 +65,13 @@ class Config:
                 )
             return
         assert precision is not None
+        for key in ("tensor", "pipeline", "expert"):
+            own = getattr(self.generation, key)
+            if self.fp8.recipe is Fp8Recipe.delayed and own not in (None, getattr(self.parallel, key)):
+                raise ValueError(
+                    f"generation.{key}={own} does not go with fp8.recipe=delayed, whose scales do not reach "
+                    "another layout: choose null, or fp8.recipe=blockwise"
+                )
         recompute = self.parallel.recompute
         if precision.is_emulated and self.fp8.recipe is Fp8Recipe.delayed and recompute is not Recompute.none:
             raise ValueError(

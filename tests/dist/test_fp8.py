@@ -16,8 +16,11 @@ from seif_nemo.checkpointing.state import StateWriter, load_state
 from seif_nemo.components.actor import Actor
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.fp8 import Fp8Config, Fp8Recipe
-from seif_nemo.config.model import Precision
+from seif_nemo.config.generation import GenerationConfig
+from seif_nemo.config.model import Dtype, ModelConfig, Precision
 from seif_nemo.config.parallel import ParallelConfig, Recompute
+from seif_nemo.config.root import Config
+from seif_nemo.evolution.build_engine import build_engine
 from seif_nemo.generation.megatron import forward as forward_module
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import read_architecture
@@ -26,7 +29,9 @@ from seif_nemo.models.precision import plan_fp8
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology, build_topology, shutdown
 from seif_nemo.types.rollouts import SamplingParams
+from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.hf import load_hf_weights
+from seif_nemo.weights.role_digest import RoleSums
 from tests.dist.harness import RankError, run_ranks
 from tests.dist.test_checkpointing import NoEngine, samples
 from tests.dist.test_generation import Letters, make_requests
@@ -246,6 +251,29 @@ def test_generation_gives_the_training_forwards_log_probs_unless_scales_depend_o
     for recipe, (largest, _) in zip(recipes[:-1], found, strict=False):
         assert largest < 1e-4, recipe
     assert 1.001 < found[-1][1] < 2, "each batch has its own scale"
+
+
+def mismatch_of_another_layout(recipe: Fp8Recipe) -> float:
+    """Largest difference where two data-parallel ranks train and generate together."""
+    run = Run(recipe, DP2)
+    world = World(run)
+    bank = RoleBank(world.trainable, RoleSums(world.trainable.modules, WIDE, world.topology))
+    bank.add("follower", trained=False)
+    config = Config(
+        model=ModelConfig(path="m", dtype=Dtype.float32, precision=run.precision, max_sequence_length=40),
+        fp8=run.fp8,
+        generation=GenerationConfig(tensor=2),
+    )
+    engine = build_engine(config, world.trainable, bank, Letters(), WIDE, world.topology)
+    rollouts = engine.generate(make_requests(), SamplingParams(max_new_tokens=16), weight_version=bank.version)
+    scored = world.actor.logprobs([(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts])
+    delta = np.concatenate(scored) - np.concatenate([rollout.logprobs for rollout in rollouts])
+    shutdown(world.topology)
+    return float(np.abs(delta).max())
+
+
+def test_a_generation_layout_of_its_own_computes_in_fp8_too() -> None:
+    assert run_ranks(2, mismatch_of_another_layout, Fp8Recipe.mxfp8)[0] < 1e-4
 
 
 def modules_in_fp8(runs: Sequence[Run]) -> list[list[str]]:

@@ -4,6 +4,7 @@ import pytest
 
 from seif_nemo.cli.compose import compose_config
 from seif_nemo.config.fp8 import AmaxAlgorithm, Fp8Config, Fp8Recipe
+from seif_nemo.config.generation import GenerationConfig
 from seif_nemo.config.model import Dtype, ModelConfig, Precision
 from seif_nemo.config.parallel import ParallelConfig, Recompute
 from seif_nemo.config.root import Config
@@ -87,6 +88,26 @@ def test_emulated_histories_do_not_survive_recomputation(precision: Precision, r
         return
     with pytest.raises(ValueError, match=rf"^parallel\.recompute={recompute.name} .*fp8\.recipe=delayed.*choose"):
         build()
+
+
+@pytest.mark.parametrize("recipe", Fp8Recipe)
+@pytest.mark.parametrize("key", ["tensor", "pipeline", "expert"])
+def test_delayed_scales_do_not_reach_a_generation_layout_of_its_own(recipe: Fp8Recipe, key: str):
+    def build(size: int | None) -> Config:
+        return Config(
+            model=ModelConfig(path="m", precision=Precision.fp8_hybrid),
+            fp8=Fp8Config(recipe=recipe),
+            parallel=ParallelConfig(**{key: 2}),
+            generation=GenerationConfig(**{key: size}),
+        )
+
+    build(None)
+    build(2)
+    if recipe is not Fp8Recipe.delayed:
+        build(4)
+        return
+    with pytest.raises(ValueError, match=rf"^generation\.{key}=4 .*fp8\.recipe=delayed.*: choose null, or fp8"):
+        build(4)
 
 
 def test_fp8_weights_alone_are_refused():
