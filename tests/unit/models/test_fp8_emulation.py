@@ -32,10 +32,11 @@ def delayed(algorithm: AmaxAlgorithm = AmaxAlgorithm.max, *, history: int = 3, m
     )
 
 
-def tensors() -> Iterator[Tensor]:
+def tensors(decades: float = 1.0) -> Iterator[Tensor]:
+    """Input, weight and gradient. With many decades parts of each block underflow, and its place shows."""
     make = torch.Generator().manual_seed(8)
     for shape in ((40, 6, 130), (70, 130), (40, 6, 70)):  # blocks divide none of them
-        yield torch.randn(shape, generator=make) * 10.0 ** torch.randn(shape, generator=make)
+        yield torch.randn(shape, generator=make) * 10.0 ** (decades * torch.randn(shape, generator=make))
 
 
 def along(x: Tensor, recipe: Fp8Recipe, format: Any, dim: int) -> Tensor:
@@ -54,7 +55,7 @@ def weight_along(weight: Tensor, recipe: Fp8Recipe, dim: int) -> Tensor:
 @pytest.mark.parametrize("recipe", [Fp8Recipe.tensorwise, Fp8Recipe.blockwise, Fp8Recipe.mxfp8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_products_are_those_of_the_rounded_operands(recipe: Fp8Recipe, dtype: torch.dtype):
-    x, weight, gradient = (tensor.to(dtype) for tensor in tensors())
+    x, weight, gradient = (tensor.to(dtype) for tensor in tensors(4.0))
     x.requires_grad_()
     weight.requires_grad_()
     linear = Fp8Linear(recipe, E4M3, E5M2, 0)
