@@ -3,6 +3,8 @@
 Megatron-core itself takes `fp8=…` without a word where Transformer Engine is absent and then computes in bf16.
 """
 
+import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,8 +170,8 @@ def row_multiple(config: TransformerConfig) -> int:
 
 
 def _transformer_engine_refusals() -> tuple[tuple[Fp8Recipe, str], ...]:
-    from transformer_engine.pytorch import fp8 as engine  # pyright: ignore[reportMissingImports] never ran
-
+    is_new = importlib.util.find_spec("transformer_engine.pytorch.quantization") is not None  # never ran
+    engine = importlib.import_module(f"transformer_engine.pytorch.{'quantization' if is_new else 'fp8'}")  # never ran
     checks = {
         Fp8Recipe.delayed: "check_fp8_support",
         Fp8Recipe.tensorwise: "check_fp8_support",
