@@ -12,7 +12,7 @@ writer, and Megatron's, start processes.
 import json
 import os
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
 from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -44,10 +45,10 @@ _FORMAT = {
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Where a piece lies: `length` bytes from byte `start` of `file`."""
+    """Where a piece, or an object that is no tensor, lies: `length` bytes from byte `start` of `file`."""
 
     key: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None  # None: an object, which has no shapes
     global_shape: tuple[int, ...]
     offset: tuple[int, ...]
     shape: tuple[int, ...]
@@ -60,8 +61,10 @@ def rank_file(rank: int) -> str:
     return f"__{rank}_0.distcp"
 
 
-def write_pieces(path: Path, pieces: Sequence[Piece], tensors: Sequence[torch.Tensor]) -> list[Written]:
-    """Write the staged values of pieces into a new file, which is on the disk for good when this returns.
+def write_pieces(
+    path: Path, pieces: Sequence[Piece], tensors: Sequence[torch.Tensor], objects: Mapping[str, bytes]
+) -> list[Written]:
+    """Write the staged values of pieces, and objects, into a new file, which is on disk for good when this returns.
 
     Raises OSError, also where torch.save would have made another error of it.
     """
@@ -77,6 +80,9 @@ def write_pieces(path: Path, pieces: Sequence[Piece], tensors: Sequence[torch.Te
             length = file.tell() - start
             shapes = (piece.global_shape, piece.offset, piece.shape)
             written.append(Written(piece.key, tensor.dtype, *shapes, path.name, start, length))
+        for key, data in objects.items():
+            written.append(Written(key, None, (), (), (), path.name, file.tell(), len(data)))
+            file.write(data)
         file.flush()
         os.fsync(file.fileno())
     return written
@@ -125,6 +131,12 @@ def index_of(parts: Iterable[Sequence[Written]]) -> Metadata:
     tensors: dict[str, Any] = {}
     places: dict[MetadataIndex, _StorageInfo] = {}
     for written in (each for part in parts for each in part):
+        if written.dtype is None:
+            if written.key in tensors:
+                raise CheckpointError(f"{written.key}: two ranks write it")
+            tensors[written.key] = BytesStorageMetadata()
+            places[MetadataIndex(written.key)] = _StorageInfo(written.file, written.start, written.length)
+            continue
         size, chunk = torch.Size(written.global_shape), torch.Size(written.offset)
         entry = tensors.setdefault(
             written.key, TensorStorageMetadata(TensorProperties(dtype=written.dtype), size, chunks=[])
@@ -135,6 +147,8 @@ def index_of(parts: Iterable[Sequence[Written]]) -> Metadata:
         entry.chunks.append(ChunkStorageMetadata(chunk, torch.Size(written.shape)))
         places[place] = _StorageInfo(written.file, written.start, written.length)
     for key, entry in tensors.items():
+        if isinstance(entry, BytesStorageMetadata):
+            continue
         if (found := sum(prod(chunk.sizes) for chunk in entry.chunks)) != prod(entry.size):
             raise CheckpointError(f"{key}: {found} elements are written of a tensor that has {prod(entry.size)}")
     return Metadata(tensors, storage_data=places, storage_meta=StorageMeta(), version=CURRENT_DCP_VERSION)

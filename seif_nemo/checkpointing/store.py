@@ -367,7 +367,8 @@ class CheckpointStore:
 
     def _write_part(self, staged: _Staged) -> tuple[FileRecord, list[Written] | None]:
         path = staged.temporary / rank_file(self._topology.rank)
-        written = write_pieces(path, staged.snapshot.pieces, staged.snapshot.staging.tensors)
+        snapshot = staged.snapshot
+        written = write_pieces(path, snapshot.pieces, snapshot.staging.tensors, snapshot.scales)
         return record_file(path), self._indices[staged.manifest.has_optimizer].news(written)
 
     def _finish(self, staged: _Staged, parts: Sequence[tuple[FileRecord, list[Written] | None]]) -> SavedCheckpoint:

@@ -52,12 +52,13 @@ class Alignment:
     context_rank: int
 
     @classmethod
-    def of(cls, topology: Topology) -> "Alignment":
+    def of(cls, topology: Topology, row_multiple: int = 1) -> "Alignment":
+        """`row_multiple`: what the tokens of each rank must be a multiple of besides."""
         segment = 2 * topology.context if topology.context > 1 else 1
         shards = topology.tensor if topology.sequence else 1
         return cls(
             segment=segment,
-            total=math.lcm(segment, topology.context * shards),
+            total=math.lcm(segment, topology.context * shards * row_multiple),
             context=topology.context,
             context_rank=topology.context_rank,
         )

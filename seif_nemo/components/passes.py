@@ -26,6 +26,7 @@ from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.experts import label_sequences
 from seif_nemo.models.flops import forward_flops
 from seif_nemo.models.head import hidden_instead_of_logits
+from seif_nemo.models.precision import row_multiple
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.types.rollouts import LogProbs, TokenIds
@@ -69,7 +70,7 @@ class Passes:
 
     def plan(self, rows: Sequence[Row]) -> PackingPlan:
         """Which rows share a micro-batch, of all replicas; the same on every rank."""
-        alignment = Alignment.of(self._topology)
+        alignment = Alignment.of(self._topology, row_multiple(self._trainable.config))
         lengths = [alignment.padded(max(row.num_positions, 1)) for row in rows]
         costs = [forward_flops(self._architecture, length) for length in lengths]
         return plan_packing(
@@ -82,7 +83,7 @@ class Passes:
 
     def micro_batches(self, rows: Sequence[Row], plan: PackingPlan) -> list[MicroBatch]:
         """This rank's share of the plan; as many on every rank."""
-        alignment = Alignment.of(self._topology)
+        alignment = Alignment.of(self._topology, row_multiple(self._trainable.config))
         return [
             make_micro_batch(
                 [rows[index] for index in part],

@@ -36,6 +36,7 @@ from seif_nemo.evolution.saving import Saver
 from seif_nemo.evolution.stopping import StopRequest
 from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
+from seif_nemo.models.precision import check_machine, plan_fp8, probe_machine
 from seif_nemo.models.tokenizer import load_tokenizer
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.observability.memory import peak_memory
@@ -78,6 +79,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         checkpoint=config.checkpoint,
         base_model=Path(config.model.path),
     )
+    check_machine(config.model.precision, config.fp8, probe_machine(topology.device))
     architecture = read_architecture(settings.base_model)
     topology = with_layer_counts(architecture, topology)
     remote_judge = connect_remote_judge(
@@ -230,6 +232,7 @@ def build_trainable(config: Config, topology: Topology, architecture: Architectu
         recompute=config.parallel.recompute,
         router_aux_loss_coefficient=config.model.router_aux_loss_coefficient,
         with_value_head=config.algorithm.advantage is Advantage.gae,
+        fp8=plan_fp8(config.model.precision, config.fp8),
     )
     trainable = TrainableModel(
         modules,

@@ -10,6 +10,7 @@ from seif_nemo.config.root import Config
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
+from seif_nemo.models.precision import plan_fp8
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.second_layout import add_layout
 from seif_nemo.parallel.topology import Topology
@@ -50,6 +51,7 @@ def build_engine(
                 layout.topology,
                 dtype=trainable.config.params_dtype,
                 max_sequence_length=config.model.max_sequence_length,
+                fp8=plan_fp8(config.model.precision, config.fp8),
             )
     except ValueError as error:
         keys = ", ".join(f"generation.{key}={getattr(wanted, key)}" for key in ("tensor", "pipeline", "expert"))

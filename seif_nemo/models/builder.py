@@ -24,7 +24,9 @@ from seif_nemo.config.parallel import Recompute
 from seif_nemo.models.architecture import Architecture, Experts
 from seif_nemo.models.cpu_modules import TorchSpecProvider
 from seif_nemo.models.experts import expert_layer
+from seif_nemo.models.fp8_layers import emulate_fp8, require_fp8
 from seif_nemo.models.head import gives_hidden
+from seif_nemo.models.precision import Fp8Plan, check_layers, transformer_options
 from seif_nemo.models.value_head import add_value_head
 from seif_nemo.parallel.topology import Topology
 
@@ -41,6 +43,7 @@ def build_gpt(
     recompute: Recompute = Recompute.none,
     router_aux_loss_coefficient: float = 0.0,
     with_value_head: bool = False,
+    fp8: Fp8Plan | None = None,
 ) -> list[GPTModel]:
     """This rank's part of the model on `topology.device`, in training mode, with NaN for weights until they are loaded.
 
@@ -52,24 +55,35 @@ def build_gpt(
     the last stage gives logits [batch, sequence, vocabulary / tensor] in `dtype`, or losses [batch, sequence] if given
     labels. Columns beyond `arch.vocab_size` hold `PADDED_LOGIT`; no gradient flows into them. `with_value_head` gives
     that chunk a value head, for a critic. `router_aux_loss_coefficient` is that of the experts' load-balancing loss
-    (`models/experts.py`).
+    (`models/experts.py`). `fp8`: what the linear layers of the transformer blocks multiply in (`models/precision.py`).
     Raises ValueError where the heads, the feed-forward size, the layers or the experts do not divide, naming the key to
     change.
     """
     config = transformer_config(
-        arch, topology, dtype, recompute=recompute, router_aux_loss_coefficient=router_aux_loss_coefficient
+        arch, topology, dtype, recompute=recompute, router_aux_loss_coefficient=router_aux_loss_coefficient, fp8=fp8
     )
-    modules = [_build_chunk(arch, topology, config, chunk, max_sequence_length) for chunk in range(topology.virtual)]
+    backend = _backend(topology, fp8)
+    modules = [
+        _build_chunk(arch, topology, config, backend, chunk, max_sequence_length) for chunk in range(topology.virtual)
+    ]
     if with_value_head and is_last_chunk(topology, topology.virtual - 1):
         add_value_head(modules[-1])
+    if fp8 is not None:
+        for module in modules:
+            emulate_fp8(module, fp8, topology.device) if fp8.is_emulated else require_fp8(module)
     return modules
 
 
 def _build_chunk(
-    arch: Architecture, topology: Topology, config: TransformerConfig, chunk: int, max_sequence_length: int
+    arch: Architecture,
+    topology: Topology,
+    config: TransformerConfig,
+    backend: BackendSpecProvider,
+    chunk: int,
+    max_sequence_length: int,
 ) -> GPTModel:
     num_layers = len(chunk_layers(arch, topology, topology.pipeline_rank, chunk))
-    block_spec: Any = _block_spec(config, _backend(topology), num_layers)
+    block_spec: Any = _block_spec(config, backend, num_layers)
     is_last = is_last_chunk(topology, chunk)
     model = GPTModel(
         config,
@@ -97,15 +111,19 @@ def transformer_config(
     *,
     recompute: Recompute = Recompute.none,
     router_aux_loss_coefficient: float = 0.0,
+    fp8: Fp8Plan | None = None,
 ) -> TransformerConfig:
     """Megatron-core's configuration of this model. Raises ValueError as `build_gpt` does."""
     check_division(arch, topology)
+    if fp8 is not None:
+        check_layers(fp8, arch.num_layers, topology.pipeline)
     experts = arch.experts
     if experts is None and router_aux_loss_coefficient:
         raise ValueError(
             f"model.router_aux_loss_coefficient={router_aux_loss_coefficient} needs a model with experts: choose 0"
         )
     on_cuda = topology.device.type == "cuda"
+    has_engine = _has_transformer_engine(topology, fp8)
     feed_forward = "mlp" if experts is None else "moe"  # as Megatron names what to recompute
     return TransformerConfig(
         num_layers=arch.num_layers,
@@ -139,7 +157,7 @@ def transformer_config(
         recompute_method="uniform" if recompute is Recompute.full else None,
         recompute_num_layers=1 if recompute is Recompute.full else None,
         # Fused attention keeps no scores: computing it again would save nothing.
-        recompute_modules=[feed_forward] if _has_transformer_engine(topology) else ["core_attn", feed_forward],
+        recompute_modules=[feed_forward] if has_engine else ["core_attn", feed_forward],
         attention_softmax_in_fp32=True,
         init_method=_not_loaded,
         output_layer_init_method=_not_loaded,
@@ -149,6 +167,8 @@ def transformer_config(
         bias_dropout_fusion=on_cuda,
         masked_softmax_fusion=False,
         gradient_accumulation_fusion=False,
+        **transformer_options(fp8),
+        moe_grouped_gemm=experts is not None and has_engine,
         **({} if experts is None else _expert_options(experts, topology, router_aux_loss_coefficient)),
     )
 
@@ -309,7 +329,6 @@ def _expert_options(experts: Experts, topology: Topology, aux_loss_coefficient: 
         "moe_router_load_balancing_type": "aux_loss" if aux_loss_coefficient else "none",
         "moe_aux_loss_coeff": aux_loss_coefficient,
         "moe_token_dispatcher_type": "alltoall",
-        "moe_grouped_gemm": _has_transformer_engine(topology),
         "expert_model_parallel_size": topology.expert,
         "expert_tensor_parallel_size": topology.expert_tensor,
     }
@@ -324,12 +343,14 @@ def _nearest(choices: list[int], wanted: int) -> str:
     return " or ".join(map(str, best))
 
 
-def _has_transformer_engine(topology: Topology) -> bool:
+def _has_transformer_engine(topology: Topology, fp8: Fp8Plan | None) -> bool:
+    if fp8 is not None and fp8.is_emulated:  # in our own layers
+        return False
     return topology.device.type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
 
 
-def _backend(topology: Topology) -> BackendSpecProvider:
-    if _has_transformer_engine(topology):
+def _backend(topology: Topology, fp8: Fp8Plan | None) -> BackendSpecProvider:
+    if _has_transformer_engine(topology, fp8):
         # These two lines never ran with Transformer Engine.
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 

@@ -14,7 +14,12 @@ import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.models.backends import BackendSpecProvider
 from megatron.core.packed_seq_params import PackedSeqParams
-from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
+from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+    reduce_from_tensor_model_parallel_region,
+    reduce_scatter_to_sequence_parallel_region,
+)
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLPSubmodules
@@ -25,6 +30,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.parameter import Parameter
+
+from seif_nemo.models.fp8_emulation import Fp8Linear
 
 
 class RMSNorm(torch.nn.Module):
@@ -41,7 +48,21 @@ class RMSNorm(torch.nn.Module):
         return F.rms_norm(x, self.shape, self.weight, self.eps)
 
 
-class ColumnLinear(ColumnParallelLinear):
+class _TakesFp8:
+    """What column- and row-parallel layers have in common where FP8 is emulated."""
+
+    fp8: Fp8Linear | None = None  # set by `models/fp8_layers.py`
+
+    def get_extra_state(self) -> Any:
+        """Megatron-core's checkpoints keep it under the name that Transformer Engine gives to its own scales."""
+        return None if self.fp8 is None else self.fp8.get_state()
+
+    def set_extra_state(self, state: Any) -> None:
+        if self.fp8 is not None:
+            self.fp8.set_state(state)
+
+
+class ColumnLinear(_TakesFp8, ColumnParallelLinear):
     """Megatron-core's column-parallel linear. With one tensor-parallel rank it is `F.linear` without the detour."""
 
     def __init__(self, input_size: int, output_size: int, *, config: TransformerConfig, **kwargs: Any) -> None:
@@ -51,6 +72,9 @@ class ColumnLinear(ColumnParallelLinear):
     def forward(
         self, input_: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
     ) -> tuple[Tensor, Tensor | None]:
+        if self.fp8 is not None:
+            assert weight is None and not runtime_gather_output and not self.gather_output
+            return self._in_fp8(input_, self.fp8)
         if not self._whole:
             return super().forward(input_, weight, runtime_gather_output)
         weight = self.weight if weight is None else weight
@@ -58,6 +82,18 @@ class ColumnLinear(ColumnParallelLinear):
         if self.skip_bias_add:
             return F.linear(input_, weight), self.bias
         return F.linear(input_, weight, self.bias), None
+
+    def _in_fp8(self, input_: Tensor, fp8: Fp8Linear) -> tuple[Tensor, Tensor | None]:
+        """The whole sequence goes through FP8 at once, so that its scale does not depend on sequence parallelism."""
+        if self.sequence_parallel and not self.explicit_expert_comm:
+            input_ = gather_from_sequence_parallel_region(input_, group=self.tp_group)
+        elif not self.explicit_expert_comm:
+            input_ = copy_to_tensor_model_parallel_region(input_, group=self.tp_group)
+        assert self.weight is not None
+        output = fp8(input_, self.weight)
+        if self.skip_bias_add or self.bias is None:
+            return output, self.bias
+        return output + self.bias, None
 
 
 class NormColumnLinear(ColumnLinear):
@@ -76,7 +112,7 @@ class NormColumnLinear(ColumnLinear):
         return super().forward(normed, weight, runtime_gather_output)
 
 
-class RowLinear(RowParallelLinear):
+class RowLinear(_TakesFp8, RowParallelLinear):
     """Megatron-core's row-parallel linear. With one tensor-parallel rank it is `F.linear` without the detour."""
 
     def __init__(self, input_size: int, output_size: int, *, config: TransformerConfig, **kwargs: Any) -> None:
@@ -84,11 +120,24 @@ class RowLinear(RowParallelLinear):
         self._whole = get_pg_size(self.tp_group) == 1
 
     def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.fp8 is not None:
+            assert self.input_is_parallel
+            return self._in_fp8(input_, self.fp8)
         if not self._whole:
             return super().forward(input_)
         if self.skip_bias_add:
             return F.linear(input_, self.weight), self.bias
         return F.linear(input_, self.weight, self.bias), None
+
+    def _in_fp8(self, input_: Tensor, fp8: Fp8Linear) -> tuple[Tensor, Tensor | None]:
+        output = fp8(input_, self.weight)
+        if self.sequence_parallel and not self.explicit_expert_comm:
+            output = reduce_scatter_to_sequence_parallel_region(output, group=self.tp_group)
+        elif not self.explicit_expert_comm:
+            output = reduce_from_tensor_model_parallel_region(output, group=self.tp_group)
+        if self.skip_bias_add or self.bias is None:
+            return output, self.bias
+        return output + self.bias, None
 
 
 class CoreAttention(torch.nn.Module):

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from seif_nemo.config.algorithm import OptimizerConfig
 from seif_nemo.models.experts import routers
+from seif_nemo.models.fp8_layers import fp8_buffers
 from seif_nemo.models.offload import HostGradients, use_torch_adam
 from seif_nemo.parallel.topology import Topology
 
@@ -102,6 +103,10 @@ class TrainableModel:
         weights before the next update.
         """
         return [*self._moments, *([] if self._main is None else [self._main])]
+
+    def fp8_buffers(self) -> list[Tensor]:
+        """Scales and histories of FP8's delayed scaling, to be swapped with the weights. Empty without it."""
+        return [buffer for module in self.modules for buffer in fp8_buffers(module)]
 
     def adopt_optimizer_state(self) -> None:
         """Move the optimizer's state into the flat buffers, values kept; missing state becomes zero.

@@ -13,6 +13,7 @@ from torch import Tensor
 from seif_nemo.config.parallel import ParallelConfig, Recompute
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import build_gpt, padded_vocab_size
+from seif_nemo.models.precision import Fp8Plan
 from seif_nemo.parallel.topology import Topology
 
 FullWeights = dict[str, np.ndarray]
@@ -67,6 +68,7 @@ def build_tiny(
     recompute: Recompute = Recompute.none,
     *,
     with_value_head: bool = False,
+    fp8: Fp8Plan | None = None,
 ) -> list[GPTModel]:
     """The chunks of the model with weights that depend on the parameter's global name and `arch` alone."""
     modules = build_gpt(
@@ -76,6 +78,7 @@ def build_tiny(
         max_sequence_length=arch.max_positions,
         recompute=recompute,
         with_value_head=with_value_head,
+        fp8=fp8,
     )
     with torch.no_grad():
         for module in modules:

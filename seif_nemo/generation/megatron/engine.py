@@ -105,7 +105,10 @@ class MegatronEngine:
             if on_finished is not None:
                 on_finished(index, rollout_of(index, answer))
 
-        with torch.inference_mode(), _eval_mode(self._modules):
+        # Megatron keeps a buffer for what sequence parallelism gathers, Transformer Engine one for FP8 weights. Outside
+        # of inference mode nothing can be written to those of it.
+        is_shared = self._topology.sequence or bool(self._modules[0].config.fp8)
+        with torch.no_grad() if is_shared else torch.inference_mode(), _eval_mode(self._modules):
             own = self._answer(requests, shares[self._topology.generator_rank], sampling, hand_out)
             answers = self._gather(own, shares)
         for index, answer in enumerate(answers):
@@ -115,7 +118,12 @@ class MegatronEngine:
         return [rollout_of(index, answer) for index, answer in enumerate(answers)]
 
     def invalidate_caches(self) -> None:
-        """Forgets all keys and values. The buffers stay."""
+        """Forgets all keys and values, and the FP8 weights that Transformer Engine has. The buffers stay.
+
+        Megatron's schedules have them made anew at each first micro-batch, but generation does not go through those.
+        """
+        for module in self._modules:
+            module.set_is_first_microbatch()  # with Transformer Engine it never ran
         if self._cache is not None:
             with torch.inference_mode():
                 self._cache.clear()

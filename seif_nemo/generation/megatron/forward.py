@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from megatron.core.fp8_utils import get_fp8_context
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.attention import SelfAttention
@@ -24,6 +25,8 @@ from megatron.core.transformer.identity_op import IdentityOp
 from torch import Tensor
 
 from seif_nemo.generation.megatron.kv_cache import KVCache
+from seif_nemo.models.fp8_layers import assert_pass_in_fp8
+from seif_nemo.models.precision import row_multiple
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +72,10 @@ class ChunkForward:
         self._first_layer = first_layer
         self._layers: list[Any] = list(model.decoder.layers)  # megatron's, which pyright cannot see through
         self._tensor_group = model.pg_collection.tp
-        self._pad_to = self._tensor_group.size() if model.config.sequence_parallel else 1
+        self._row_multiple = row_multiple(model.config)
+        shards = self._tensor_group.size() if model.config.sequence_parallel else 1
+        self._pad_to = shards * self._row_multiple
+        self._is_checked = False  # that FP8 is on, if it is to be
         with torch.no_grad():
             rotary: Any = model.rotary_pos_emb
             angles_CD = rotary.get_emb(max_sequence_length)[:, 0, 0].to(device)
@@ -94,7 +100,11 @@ class ChunkForward:
         cos_N1D = self._cos_CD.index_select(0, step.position_N)[:, None]
         sin_N1D = self._sin_CD.index_select(0, step.position_N)[:, None]
         for index, layer in enumerate(self._layers, start=self._first_layer):
-            hidden_N1 = self._layer(index, layer, hidden_N1, cache, step, cos_N1D, sin_N1D)
+            with get_fp8_context(model.config, layer.layer_number - 1):  # FP8 in it never ran
+                hidden_N1 = self._layer(index, layer, hidden_N1, cache, step, cos_N1D, sin_N1D)
+        if not self._is_checked:
+            assert_pass_in_fp8(model)
+            self._is_checked = True
         if model.decoder.final_layernorm is not None:
             hidden_N1 = model.decoder.final_layernorm(hidden_N1)
         assert hidden_N1 is not None
@@ -102,7 +112,7 @@ class ChunkForward:
 
     def shape_between_chunks(self, num_tokens: int) -> tuple[int, int, int]:
         """Shape of the hidden states that one chunk gives to the next."""
-        return (-(-num_tokens // self._pad_to), 1, self._model.config.hidden_size)
+        return (-(-num_tokens // self._pad_to) * self._row_multiple, 1, self._model.config.hidden_size)
 
     def _logits(self, hidden_N1: Tensor, step: Step) -> Tensor:
         head = self._model.output_layer
@@ -211,7 +221,6 @@ def check_supported(model: GPTModel) -> None:
             ("softmax_type", getattr(config, "softmax_type", "vanilla") != "vanilla"),
             ("rotary_interleaved", config.rotary_interleaved),
             ("mtp_num_layers", config.mtp_num_layers is not None),
-            ("fp8", bool(config.fp8)),
             ("apply_query_key_layer_scaling", config.apply_query_key_layer_scaling),
             ("fp32_residual_connection", config.fp32_residual_connection),
         )

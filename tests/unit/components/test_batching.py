@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seif_nemo.components.batching import Alignment, Row, make_micro_batch, split_mini_batches
+from tests.unit.topologies import make_topology
 
 CPU = torch.device("cpu")
 
@@ -24,6 +25,14 @@ def row(index: int, prompt: list[int], response: list[int], advantage: float = 0
 def aligned(*, context: int = 1, rank: int = 0, shards: int = 1) -> Alignment:
     segment = 2 * context if context > 1 else 1
     return Alignment(segment=segment, total=segment * shards, context=context, context_rank=rank)
+
+
+def test_the_tokens_of_every_rank_are_a_multiple_of_what_is_asked_for() -> None:
+    assert Alignment.of(make_topology(), 16).total == 16
+    assert Alignment.of(make_topology(tensor=4), 16).total == 16
+    assert Alignment.of(make_topology(tensor=4, sequence=True), 16).total == 64
+    assert Alignment.of(make_topology(context=3), 16).total == 48
+    assert Alignment.of(make_topology(context=3)).total == 6
 
 
 def test_a_micro_batch_by_hand() -> None:
