@@ -10,6 +10,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyPara
 from megatron.core.models.gpt import GPTModel
 
 from seif_nemo.checkpointing.strategy import InProcessSaveStrategy
+from seif_nemo.models.lora import frozen_names
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.topology import Topology
 
@@ -63,7 +64,8 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     loaded: Any = dist_checkpointing.load(state, str(directory))
     for name, module in _chunks(trainable).items():
         rest: Any = module.load_state_dict(loaded[name], strict=False)
-        absent = [key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)]
+        absent = {key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)}
+        absent -= frozen_names(module)
         assert not absent, f"{directory} and the model do not agree about {absent}"
     if with_optimizer:
         _load_optimizer(trainable, loaded["optimizer"])
@@ -81,7 +83,10 @@ def _sharded_state(trainable: TrainableModel, *, with_optimizer: bool, is_loadin
     models: dict[str, Any] = {}
     for name, module in _chunks(trainable).items():
         tensors = module.sharded_state_dict(metadata=metadata)
-        models[name] = {key: tensor for key, tensor in tensors.items() if not key.endswith(_EXTRA_STATE)}
+        left_out = frozen_names(module)  # they come from model.path
+        models[name] = {
+            key: tensor for key, tensor in tensors.items() if not (key.endswith(_EXTRA_STATE) or key in left_out)
+        }
     if not with_optimizer:
         return models
     step_count = trainable.step_count

@@ -50,6 +50,14 @@ class Residents(Protocol):
     def refill(self, name: str, load: Callable[[], None], *, origin: str, updates: int) -> None: ...
 
 
+class Base(Protocol):
+    """The frozen base model, where residents are adapters on it: `FrozenBase` of `weights/role_digest.py`."""
+
+    @property
+    def digest(self) -> str: ...
+    def fault(self) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
     path: Path
@@ -65,11 +73,20 @@ class CheckpointStore:
     """Saves and loads below `root`. All methods are collective: every rank calls them with the same arguments.
 
     `check_fence` is asked on the main rank before a checkpoint gets its name or loses it; it raises where a newer
-    attempt owns the run. Creating a store removes what killed attempts left behind.
+    attempt owns the run. Creating a store removes what killed attempts left behind. `base` is what the residents are
+    adapters on, if they are: it is checked at each save and load, and no adapter is loaded onto another one.
     """
 
-    def __init__(self, root: Path, topology: Topology, *, check_fence: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        topology: Topology,
+        *,
+        check_fence: Callable[[], None] | None = None,
+        base: Base | None = None,
+    ) -> None:
         self._topology = topology
+        self._base = base
         self._check_fence = check_fence or (lambda: None)
         self._token = f"{broadcast_int(time.time_ns(), topology):x}"  # an older attempt's names never clash with ours
         self._writer = StateWriter(topology)
@@ -94,6 +111,7 @@ class CheckpointStore:
         if with_optimizer is None:
             with_optimizer = bank.is_trained(role)
         assert bank.is_trained(role) or not with_optimizer, f"{role} is frozen: it has no optimizer state"
+        self._check_base()
         temporary = self._hidden(path, _TEMPORARY)
         self._on_main(lambda: temporary.mkdir(parents=True))
         self._writer.save(trainable, temporary, with_optimizer=with_optimizer)
@@ -107,6 +125,7 @@ class CheckpointStore:
             layout=self._layout,
             step_count=trainable.step_count if with_optimizer else None,
             learning_rate=trainable.learning_rate if with_optimizer else None,
+            base_digest=None if self._base is None else self._base.digest,
             files=self._record_files(temporary),
         )
         self._on_main(lambda: self._publish(temporary, path, manifest))
@@ -128,6 +147,7 @@ class CheckpointStore:
         another content; the bank's residents are then what they were.
         """
         manifest = self.verify(path, expect_digest=expect_digest)
+        self._check_base(path, manifest)
         is_trained = bank.is_trained(role)
 
         def load() -> None:
@@ -227,6 +247,18 @@ class CheckpointStore:
             messages: list[str | None] = [None] * self._topology.world_size
             dist.all_gather_object(messages, message, group=self._topology.world_group)
             raise CheckpointError(next(text for text in messages if text is not None))
+
+    def _check_base(self, path: Path | None = None, manifest: Manifest | None = None) -> None:
+        """Raises CheckpointError if the base model is not what was loaded, or not that of a checkpoint's adapters."""
+        digest = None if self._base is None else self._base.digest
+        if manifest is not None and manifest.base_digest != digest:
+            kinds = [
+                "whole weights" if each is None else f"adapters on the base model {each}"
+                for each in (manifest.base_digest, digest)
+            ]
+            raise CheckpointError(f"{path}: {kinds[0]} were saved, this run has {kinds[1]} (roles.mode, model.path)")
+        if self._base is not None:
+            self._raise_everywhere(self._base.fault())
 
     def _record_files(self, directory: Path) -> tuple[FileRecord, ...]:
         """Sync and digest the files that this rank wrote; the records of all ranks, sorted by name."""

@@ -23,6 +23,7 @@ from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.data.seeds import load_seeds
 from seif_nemo.data.store import load_heldout
 from seif_nemo.data.streams import derive_seed
+from seif_nemo.evolution.adapters import lora_of, start_adapters
 from seif_nemo.evolution.build_engine import build_engine
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.gate import Gate
@@ -34,6 +35,7 @@ from seif_nemo.evolution.plan import plan_run
 from seif_nemo.evolution.stopping import StopRequest
 from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
+from seif_nemo.models.lora import add_adapters
 from seif_nemo.models.tokenizer import load_tokenizer
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.observability.memory import peak_memory
@@ -67,15 +69,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
 
     Raises ValueError for data, a model or a layout that do not fit each other.
     """
-    settings = Settings(
-        seed=config.run.seed,
-        algorithm=config.algorithm,
-        generation=config.generation,
-        reward=config.reward,
-        evolution=config.evolution,
-        checkpoint=config.checkpoint,
-        base_model=Path(config.model.path),
-    )
+    settings = make_settings(config)
     architecture = read_architecture(settings.base_model)
     topology = with_layer_counts(architecture, topology)
     remote_judge = connect_remote_judge(
@@ -86,7 +80,9 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
     check_inputs(material.digests, ledger, config, topology)
     trainable = build_trainable(config, topology, architecture)
-    bank = build_bank(config, trainable, architecture, topology)
+    sums = RoleSums(trainable.modules, architecture, topology, settings.lora)
+    base = start_adapters(trainable, architecture, topology, settings.lora, sums)
+    bank = build_bank(config, trainable, sums)
     engine = build_engine(config, trainable, bank, tokenizer, architecture, topology)
     bank.on_change(engine.invalidate_caches)
     actor = Actor(
@@ -118,6 +114,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         architecture=architecture,
         material=material,
         trainable=trainable,
+        base=base,
         tokenizer=tokenizer,
         bank=bank,
         actor=actor,
@@ -126,11 +123,24 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         reward=reward,
         gate=gate,
         ledger=ledger,
-        checkpoints=CheckpointStore(paths.root, topology, check_fence=ledger.check_fence),
+        checkpoints=CheckpointStore(paths.root, topology, check_fence=ledger.check_fence, base=base),
         metrics=metrics,
         progress=build_progress(settings, material, paths) if topology.is_main else None,
         timers=Timers(memory=peak_memory(topology.device)),
         stop=StopRequest(lambda flag: any_rank(flag, topology)),
+    )
+
+
+def make_settings(config: Config) -> Settings:
+    return Settings(
+        seed=config.run.seed,
+        algorithm=config.algorithm,
+        generation=config.generation,
+        reward=config.reward,
+        evolution=config.evolution,
+        checkpoint=config.checkpoint,
+        base_model=Path(config.model.path),
+        lora=lora_of(config.roles),
     )
 
 
@@ -167,8 +177,8 @@ def build_reward(config: Config, settings: Settings, speaker: Speaker, remote_ju
     )
 
 
-def build_bank(config: Config, trainable: TrainableModel, architecture: Architecture, topology: Topology) -> RoleBank:
-    """A bank of all residents of the run, which all hold the base weights."""
+def build_bank(config: Config, trainable: TrainableModel, sums: RoleSums) -> RoleBank:
+    """A bank of all residents of the run, which all hold what the model holds now."""
     residents, slots = residents_of(config), None
     if config.roles.host_memory_gib is not None and config.roles.spill_dir is not None:
         spill_dir = Path(config.roles.spill_dir)
@@ -182,7 +192,7 @@ def build_bank(config: Config, trainable: TrainableModel, architecture: Architec
             residents=len(residents),
             trained=len([resident for resident in residents if resident in _TRAINED]),
         )
-    bank = RoleBank(trainable, RoleSums(trainable.modules, architecture, topology), slots)
+    bank = RoleBank(trainable, sums, slots)
     for resident in residents:
         bank.add(resident, trained=resident in _TRAINED)
     return bank
@@ -206,7 +216,7 @@ def needs_base(config: Config) -> bool:
 
 
 def build_trainable(config: Config, topology: Topology, architecture: Architecture) -> TrainableModel:
-    """The resident model with the base weights in it."""
+    """The resident model with the base weights in it, and fresh adapters if roles are adapters."""
     dtype = _DTYPES[config.model.dtype]
     modules = build_gpt(
         architecture,
@@ -217,6 +227,8 @@ def build_trainable(config: Config, topology: Topology, architecture: Architectu
         router_aux_loss_coefficient=config.model.router_aux_loss_coefficient,
         with_value_head=config.algorithm.advantage is Advantage.gae,
     )
+    if (lora := lora_of(config.roles)) is not None:
+        add_adapters(modules, architecture, topology, lora, seed=config.run.seed)
     trainable = TrainableModel(
         modules,
         modules[0].config,

@@ -185,6 +185,11 @@ def is_of_adapter(parameter: str) -> bool:
     return f".{_NAME}." in parameter
 
 
+def frozen_names(model: GPTModel) -> set[str]:
+    """Names of the parameters that do not learn: with adapters all of the base model's, else none."""
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
 def adapters(model: GPTModel) -> Iterator[tuple[str, int, Adapter]]:
     """Of one chunk: the name in front of each adapter's parameters, its layer's number from 0 on, the adapter."""
     layers: Any = model.decoder.layers

@@ -29,7 +29,7 @@ from seif_nemo.weights.hf_mapping import Columns, Piece, QueryKeyValue, Replicat
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-_BASE_DIGEST = "base_digest"  # in the metadata of the weights' file: of the base model that they were trained on
+_BASE_DIGEST = "base digest in "  # and a dtype, in the metadata of the weights' file: of the model they were trained on
 # What makes an adapter more than B A on linear layers, and the values with which it does not.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -66,13 +66,14 @@ def load_adapter(
     folder = Path(adapter_dir)
     _check_config(folder, lora)
     with _Adapter(folder, arch, lora) as files:
-        if base_digest is not None and files.base_digest not in (None, base_digest):
+        dtype = str(next(modules[0].parameters()).dtype)  # a digest is of the weights in one
+        if base_digest is not None and files.base_digests.get(dtype, base_digest) != base_digest:
             raise ValueError(
                 f"roles.lora.adapter={folder} belongs to another base model than model.path holds "
-                f"(digest {files.base_digest}, not {base_digest}): choose the model that it was trained on"
+                f"(digest {files.base_digests[dtype]}, not {base_digest}): choose the model that it was trained on"
             )
         with torch.no_grad():
-            for part in _own_parts(modules, arch, lora):
+            for part in adapter_parts(modules, arch, lora):
                 rank, ranks = (topology.tensor_rank, topology.tensor) if part.divided else (0, 1)
                 part.shard.copy_(part.piece.load(files, rank, ranks))
 
@@ -139,21 +140,23 @@ def adapter_pieces(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class AdapterPart:
+    """This rank's shard of A or of B of one linear layer's adapter. Not divided: the same on all tensor ranks."""
+
     piece: Piece
     divided: bool
     shard: Tensor
 
 
-def _own_parts(modules: Sequence[GPTModel], arch: Architecture, lora: LoraConfig) -> Iterator[_Part]:
+def adapter_parts(modules: Sequence[GPTModel], arch: Architecture, lora: LoraConfig) -> Iterator[AdapterPart]:
     """What this rank holds of the adapters."""
     for module in modules:
         for _, layer, adapter in adapters(module):
             for parameter, piece, divided in adapter_pieces(arch, lora, adapter.name, layer):
-                yield _Part(piece, divided, getattr(adapter, parameter))
+                yield AdapterPart(piece, divided, getattr(adapter, parameter))
 
 
-def _expected(arch: Architecture, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
+def adapter_shapes(arch: Architecture, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of the adapter's pieces and its shape, projections without an adapter included."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(arch.num_layers):
@@ -180,10 +183,11 @@ class _Adapter:
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
         self._lora = lora
-        self._shapes = _expected(arch, lora)
+        self._shapes = adapter_shapes(arch, lora)
         held = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
         _check_tensors(path, held, {n: shape for n, shape in self._shapes.items() if _is_target(n, lora)}, lora)
-        self.base_digest = (self._file.metadata() or {}).get(_BASE_DIGEST)
+        metadata = self._file.metadata() or {}
+        self.base_digests = {k.removeprefix(_BASE_DIGEST): v for k, v in metadata.items() if k.startswith(_BASE_DIGEST)}
 
     def __enter__(self) -> "_Adapter":
         self._file.__enter__()
@@ -239,7 +243,7 @@ def _gather(modules: Sequence[GPTModel], arch: Architecture, topology: Topology,
     """On global rank 0 all tensors of the adapters, whole, on the CPU; nothing on the others. They are small."""
     own: dict[str, Tensor] = {}
     if topology.replica_rank == 0:
-        for part in _own_parts(modules, arch, lora):
+        for part in adapter_parts(modules, arch, lora):
             shards = [part.shard.detach()]
             if part.divided and topology.tensor > 1:
                 shards = [torch.empty_like(part.shard) for _ in range(topology.tensor)]
@@ -265,7 +269,9 @@ def _write(
     temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.tmp-", dir=out_dir.parent))
     try:
         temporary.chmod(0o755)
-        metadata = {"format": "pt"} | ({} if base_digest is None else {_BASE_DIGEST: base_digest})
+        metadata = {"format": "pt"}
+        if base_digest is not None:
+            metadata[_BASE_DIGEST + str(next(iter(tensors.values())).dtype)] = base_digest
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary / WEIGHTS_FILE, metadata=metadata)
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it private
