@@ -66,7 +66,7 @@ def load_adapter(
     folder = Path(adapter_dir)
     _check_config(folder, lora)
     with _Adapter(folder, arch, lora) as files:
-        dtype = str(next(modules[0].parameters()).dtype)  # a digest is of the weights in one
+        dtype = str(next(modules[0].parameters()).dtype) if modules else ""  # a digest is of the weights in one
         if base_digest is not None and files.base_digests.get(dtype, base_digest) != base_digest:
             raise ValueError(
                 f"roles.lora.adapter={folder} belongs to another base model than model.path holds "

@@ -1,7 +1,7 @@
 """Adapters on a frozen base: PEFT's function in every layout, trained, saved and given out again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +11,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from seif_nemo.components.actor import Actor
-from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
-from seif_nemo.config.parallel import ParallelConfig, Recompute
+from seif_nemo.config.parallel import Recompute
 from seif_nemo.config.roles import LoraConfig, Projection
-from seif_nemo.models.architecture import Architecture, read_architecture
-from seif_nemo.models.builder import build_gpt
-from seif_nemo.models.lora import add_adapters, is_of_adapter
-from seif_nemo.models.trainable import TrainableModel
-from seif_nemo.parallel.topology import Topology, build_topology, shutdown
-from seif_nemo.types.training import TrainSample, TrainStats
-from seif_nemo.weights.hf import export_hf, load_hf_weights
-from seif_nemo.weights.peft import export_adapter, load_adapter
+from seif_nemo.models.lora import is_of_adapter
+from seif_nemo.parallel.topology import shutdown
+from seif_nemo.types.training import TrainStats
+from seif_nemo.weights.hf import export_hf
+from seif_nemo.weights.peft import export_adapter
 from tests.dist.harness import run_ranks
+from tests.dist.lora_model import ALL, OPTIMIZER, VOCAB, Layout, Model, build, make_actor, pairs, samples
 from tests.tiny_hf import make_tiny_hf
 from tests.tiny_lora import make_adapter, with_adapter
 
-ALL = LoraConfig(rank=3, alpha=6.0)
 SOME = LoraConfig(rank=2, alpha=3.0, targets=[Projection.v_proj, Projection.o_proj, Projection.up_proj])
-OPTIMIZER = OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, epsilon=1e-5, max_grad_norm=0.5)
-VOCAB = 97
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    name: str
-    parallel: dict[str, Any] = field(default_factory=dict)
-    recompute: Recompute = Recompute.none
 
 
 # World size -> layouts. Four tensor-parallel ranks are more than there are key/value groups.
@@ -57,71 +43,6 @@ LAYOUTS = {
         Layout("tp2 sp pp2", {"tensor": 2, "pipeline": 2, "sequence": True}),
     ],
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    topology: Topology
-    arch: Architecture
-    trainable: TrainableModel
-
-    @property
-    def modules(self) -> list[Any]:
-        return self.trainable.modules
-
-
-def build(layout: Layout, base: Path, lora: LoraConfig, adapter: Path | None) -> Model:
-    topology = build_topology(ParallelConfig(**layout.parallel), seed=0, threads=1, rendezvous_timeout_s=60)
-    arch = read_architecture(base)
-    modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64, recompute=layout.recompute)
-    add_adapters(modules, arch, topology, lora, seed=5)
-    trainable = TrainableModel(modules, modules[0].config, OPTIMIZER, topology)
-    load_hf_weights(modules, arch, topology, base)
-    if adapter is not None:
-        load_adapter(modules, arch, topology, adapter, lora)
-    trainable.after_weights_changed()
-    return Model(topology, arch, trainable)
-
-
-def make_actor(model: Model) -> Actor:
-    return Actor(
-        model.trainable,
-        NoEngine(),  # pyright: ignore[reportArgumentType]
-        OnlyPad(),  # pyright: ignore[reportArgumentType]
-        model.topology,
-        AlgorithmConfig(),
-        model.arch,
-        micro_batch_tokens=40,
-        max_new_tokens=16,
-    )
-
-
-class NoEngine:
-    def invalidate_caches(self) -> None: ...
-
-
-class OnlyPad:
-    pad_id = 2
-
-
-def samples(step: int) -> list[TrainSample]:
-    rng = np.random.default_rng(step)
-    lengths = [(int(rng.integers(1, 9)), int(rng.integers(1, 9))) for _ in range(6)]
-    return [
-        TrainSample(
-            rng.integers(0, VOCAB, prompt),
-            rng.integers(0, VOCAB, response),
-            rng.normal(-4.2, 0.1, response).astype(np.float32),
-            rng.normal(-4.2, 0.1, response).astype(np.float32),
-            advantages=np.full(response, rng.normal(), dtype=np.float32),
-            group=index,
-        )
-        for index, (prompt, response) in enumerate(lengths)
-    ]
-
-
-def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(sample.prompt_ids, sample.response_ids) for sample in samples(9)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
