@@ -75,7 +75,7 @@ def test_missing_torn_and_changed_manifests_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"{path} is damaged: TypeError"):
         read_manifest(tmp_path)
     path.write_text(json.dumps(json.loads(whole) | {"format": 1}))
-    with pytest.raises(CheckpointError, match="format 1, this version reads format 3"):
+    with pytest.raises(CheckpointError, match="format 1, this version reads format 4"):
         read_manifest(tmp_path)
     path.write_bytes(b"\xff" + whole.encode()[1:])
     with pytest.raises(CheckpointError, match=rf"{path} is damaged: UnicodeDecodeError"):
