@@ -58,25 +58,26 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    logprobs: list[list[np.ndarray]]  # of each given adapter
+    logprobs: list[np.ndarray]  # of a given adapter
     trained: Trained
 
 
 def run_layouts(
     layouts: Sequence[Layout], base: Path, given: Sequence[tuple[LoraConfig, Path]], out: Path
 ) -> list[Result]:
-    return [run_layout(layout, base, given, out / layout.name) for layout in layouts]
+    return [
+        run_layout(layout, base, *given[number % len(given)], out / layout.name)
+        for number, layout in enumerate(layouts)
+    ]
 
 
-def run_layout(layout: Layout, base: Path, given: Sequence[tuple[LoraConfig, Path]], out: Path) -> Result:
-    """Each given adapter in, and out as an adapter and as merged weights; then a fresh one that learns."""
-    logprobs: list[list[np.ndarray]] = []
-    for number, (lora, adapter) in enumerate(given):
-        model = build(layout, base, lora, adapter)
-        logprobs.append(make_actor(model).logprobs(pairs(), temperature=1.0))
-        export_hf(model.modules, model.arch, model.topology, out / f"merged-{number}", source_dir=base)
-        export_adapter(model.modules, model.arch, model.topology, out / f"given-{number}", lora, base_dir=base)
-        shutdown(model.topology)
+def run_layout(layout: Layout, base: Path, lora: LoraConfig, adapter: Path, out: Path) -> Result:
+    """A given adapter in, and out as an adapter and as merged weights; then a fresh one that learns."""
+    model = build(layout, base, lora, adapter)
+    logprobs = make_actor(model).logprobs(pairs(), temperature=1.0)
+    export_hf(model.modules, model.arch, model.topology, out / "merged", source_dir=base)
+    export_adapter(model.modules, model.arch, model.topology, out / "given", lora, base_dir=base)
+    shutdown(model.topology)
     model = build(layout, base, ALL, None)
     trained = train(model)
     export_adapter(model.modules, model.arch, model.topology, out / "trained", ALL, base_dir=base)
@@ -163,12 +164,12 @@ def test_every_layout_computes_peft_s_function_and_learns_as_one_process(
         out = tmp_path
         per_rank = run_ranks(world, run_layouts, LAYOUTS[world], base, given, out)
     for number, layout in enumerate(LAYOUTS[world]):
-        for index, (_, adapter) in enumerate(given):
-            found = per_rank[0][number].logprobs[index]
-            assert distance(found, expected[index]) <= 1e-6, layout
-            merged = AutoModelForCausalLM.from_pretrained(out / layout.name / f"merged-{index}")
-            assert distance(plain_logprobs(merged), found) <= 1e-6, layout
-            assert_same(adapter_of(out / layout.name / f"given-{index}"), adapter_of(adapter))
+        index = number % len(given)
+        found = per_rank[0][number].logprobs
+        assert distance(found, expected[index]) <= 1e-6, layout
+        merged = AutoModelForCausalLM.from_pretrained(out / layout.name / "merged")
+        assert distance(plain_logprobs(merged), found) <= 1e-6, layout
+        assert_same(adapter_of(out / layout.name / "given"), adapter_of(given[index][1]))
         for rank in per_rank:
             check_trained(rank[number].trained, reference, layout)
         for name, tensor in adapter_of(out / layout.name / "trained").items():

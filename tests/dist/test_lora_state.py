@@ -23,7 +23,6 @@ from tests.tiny_hf import make_tiny_hf
 ROLE, OTHER = "follower", "instructor"
 ONE = Layout("one")
 PAIRS = [
-    Layout("tp2", {"tensor": 2}),
     Layout("tp2 sp", {"tensor": 2, "sequence": True}),
     Layout("pp2 vpp2", {"pipeline": 2, "virtual_pipeline": 2}),
     Layout("dp2"),
