@@ -37,8 +37,9 @@ class Run:
         self.model = build(layout, base, lora, None, with_value_head=True)
         self.lora, self.path = lora, base
         trainable, arch, topology = self.model.trainable, self.model.arch, self.model.topology
-        self.base = FrozenBase(trainable.modules, arch, topology, trainable.config.params_dtype)
-        self.bank = RoleBank(trainable, RoleSums(trainable, arch, topology, lora))
+        sums = RoleSums(trainable.modules, arch, topology, lora)
+        self.base = FrozenBase(trainable.modules, sums)
+        self.bank = RoleBank(trainable, sums)
         for name in ("base", OTHER, ROLE):
             self.bank.add(name, trained=name != "base")
         self.store = CheckpointStore(root, topology, base=self.base)
