@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from seif_nemo.checkpointing.manifest import CheckpointError
 from seif_nemo.checkpointing.store import CheckpointStore
