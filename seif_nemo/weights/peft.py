@@ -29,7 +29,7 @@ from seif_nemo.weights.hf_mapping import Columns, Piece, QueryKeyValue, Replicat
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-_BASE_DIGEST = "base digest in "  # and a dtype, in the metadata of the weights' file: of the model they were trained on
+BASE_FILE = "base.json"  # ours: dtype and digest of the base model that the adapter was trained on
 # What makes an adapter more than B A on linear layers, and the values with which it does not.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -65,17 +65,12 @@ def load_adapter(
     """
     folder = Path(adapter_dir)
     _check_config(folder, lora)
-    with _Adapter(folder, arch, lora) as files:
-        dtype = str(next(modules[0].parameters()).dtype) if modules else ""  # a digest is of the weights in one
-        if base_digest is not None and files.base_digests.get(dtype, base_digest) != base_digest:
-            raise ValueError(
-                f"roles.lora.adapter={folder} belongs to another base model than model.path holds "
-                f"(digest {files.base_digests[dtype]}, not {base_digest}): choose the model that it was trained on"
-            )
-        with torch.no_grad():
-            for part in adapter_parts(modules, arch, lora):
-                rank, ranks = (topology.tensor_rank, topology.tensor) if part.divided else (0, 1)
-                part.shard.copy_(part.piece.load(files, rank, ranks))
+    if base_digest is not None:
+        _check_base(folder, str(modules[0].config.params_dtype), base_digest)
+    with _Adapter(folder, arch, lora) as files, torch.no_grad():
+        for part in adapter_parts(modules, arch, lora):
+            rank, ranks = (topology.tensor_rank, topology.tensor) if part.divided else (0, 1)
+            part.shard.copy_(part.piece.load(files, rank, ranks))
 
 
 def export_adapter(
@@ -186,8 +181,6 @@ class _Adapter:
         self._shapes = adapter_shapes(arch, lora)
         held = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
         _check_tensors(path, held, {n: shape for n, shape in self._shapes.items() if _is_target(n, lora)}, lora)
-        metadata = self._file.metadata() or {}
-        self.base_digests = {k.removeprefix(_BASE_DIGEST): v for k, v in metadata.items() if k.startswith(_BASE_DIGEST)}
 
     def __enter__(self) -> "_Adapter":
         self._file.__enter__()
@@ -239,6 +232,16 @@ def _check_config(folder: Path, lora: LoraConfig) -> None:
             raise ValueError(f"roles.lora.{config_key}={wanted} is not the {key} of {path}: choose {values.get(key)}")
 
 
+def _check_base(folder: Path, dtype: str, digest: str) -> None:
+    """A digest is of weights in one dtype: those of another one cannot be compared."""
+    known = read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
+    if known.get("dtype") == dtype and known.get("digest") != digest:
+        raise ValueError(
+            f"roles.lora.adapter={folder} belongs to another base model than model.path holds (digest "
+            f"{known.get('digest')}, not {digest}): choose the model that it was trained on"
+        )
+
+
 def _gather(modules: Sequence[GPTModel], arch: Architecture, topology: Topology, lora: LoraConfig) -> dict[str, Tensor]:
     """On global rank 0 all tensors of the adapters, whole, on the CPU; nothing on the others. They are small."""
     own: dict[str, Tensor] = {}
@@ -269,14 +272,14 @@ def _write(
     temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.tmp-", dir=out_dir.parent))
     try:
         temporary.chmod(0o755)
-        metadata = {"format": "pt"}
-        if base_digest is not None:
-            metadata[_BASE_DIGEST + str(next(iter(tensors.values())).dtype)] = base_digest
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary / WEIGHTS_FILE, metadata=metadata)
+        save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it private
         (temporary / CONFIG_FILE).write_text(json.dumps(_peft_config(lora, base), indent=2) + "\n", encoding="utf-8")
-        for path in (temporary / WEIGHTS_FILE, temporary / CONFIG_FILE, temporary):
+        if base_digest is not None:
+            known = {"dtype": str(next(iter(tensors.values())).dtype), "digest": base_digest}
+            (temporary / BASE_FILE).write_text(json.dumps(known) + "\n", encoding="utf-8")
+        for path in (*temporary.iterdir(), temporary):
             sync(path)
         check_fence()
         if out_dir.exists():

@@ -14,7 +14,7 @@ from seif_nemo.config.roles import LoraConfig, Projection
 from seif_nemo.models.lora import is_of_adapter
 from seif_nemo.parallel.topology import shutdown
 from seif_nemo.weights.bank import RoleBank
-from seif_nemo.weights.peft import export_adapter
+from seif_nemo.weights.peft import export_adapter, load_adapter
 from seif_nemo.weights.role_digest import FrozenBase, RoleSums, digest_of_hf
 from tests.dist.harness import run_ranks
 from tests.dist.lora_model import ALL, VOCAB, Layout, build, make_actor, samples
@@ -54,8 +54,10 @@ class Run:
         return b"".join(buffer.view(torch.uint8).numpy().tobytes() for buffer in buffers)
 
     def export(self, out: Path) -> None:
-        model = self.model
-        export_adapter(model.modules, model.arch, model.topology, out, self.lora, base_dir=self.path)
+        model, digest = self.model, self.base.digest
+        export_adapter(
+            model.modules, model.arch, model.topology, out, self.lora, base_dir=self.path, base_digest=digest
+        )
 
     def load(self, path: Path, digest: str | None = None) -> None:
         self.store.load(self.model.trainable, self.bank, ROLE, path, expect_digest=digest)
@@ -164,6 +166,7 @@ def mix_up(base: Path, other: Path, root: Path) -> list[str]:
     """Adapters and bases that do not belong together, and a base that somebody wrote to."""
     run = Run(ONE, base, root)
     run.store.save(run.model.trainable, run.bank, root / "step")
+    run.export(root / "adapter")
     parameters = dict(run.model.modules[0].named_parameters())
     weight = parameters["decoder.layers.1.mlp.linear_fc2.weight"]
     errors: list[str] = []
@@ -178,6 +181,15 @@ def mix_up(base: Path, other: Path, root: Path) -> list[str]:
         errors.append(str(caught.value))
     run.close()
     run = Run(ONE, other, root)
+    model = run.model
+    run.export(root / "own")
+    run.export(root / "again")
+    for path in (root / "own").iterdir():
+        assert path.read_bytes() == (root / "again" / path.name).read_bytes(), path.name
+    load_adapter(model.modules, model.arch, model.topology, root / "own", ALL, base_digest=run.base.digest)
+    with pytest.raises(ValueError) as refused:
+        load_adapter(model.modules, model.arch, model.topology, root / "adapter", ALL, base_digest=run.base.digest)
+    errors.append(str(refused.value))
     before = run.bits()
     with pytest.raises(CheckpointError) as caught:
         run.load(root / "step")
@@ -200,6 +212,8 @@ def test_adapters_are_never_put_onto_another_base(base: Path, tmp_path: Path) ->
     assert errors == [
         changed,
         changed,
+        f"roles.lora.adapter={tmp_path}/run/adapter belongs to another base model than model.path holds (digest "
+        f"{digest}, not {digest_of_other}): choose the model that it was trained on",
         f"{saved} adapters on the base model {digest_of_other} (roles.mode, model.path)",
         f"{saved} whole weights (roles.mode, model.path)",
     ]
