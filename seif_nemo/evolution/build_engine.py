@@ -6,6 +6,7 @@ from typing import Any
 
 from seif_nemo.components.refit_engine import RefitEngine
 from seif_nemo.config.parallel import ParallelConfig
+from seif_nemo.config.roles import RolesMode
 from seif_nemo.config.root import Config
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import Architecture
@@ -72,7 +73,10 @@ def build_engine(
 
 
 def generation_layout(config: Config, architecture: Architecture) -> ParallelConfig | None:
-    """The layout that generation has for itself; None where it is the trained model's."""
+    """The layout that generation has for itself; None where it is the trained model's.
+
+    Raises ValueError for roles that are adapters: a refit knows whole weights only.
+    """
     train, own = config.parallel, config.generation
     tensor, pipeline, expert = (
         getattr(train, key) if getattr(own, key) is None else getattr(own, key)
@@ -80,6 +84,11 @@ def generation_layout(config: Config, architecture: Architecture) -> ParallelCon
     )
     if (tensor, pipeline, expert) == (train.tensor, train.pipeline, train.expert):
         return None
+    if config.roles.mode is RolesMode.lora:
+        keys = ", ".join(
+            f"generation.{key}" for key in ("tensor", "pipeline", "expert") if getattr(own, key) is not None
+        )
+        raise ValueError(f"roles.mode=lora generates in the layout of `parallel`: choose null for {keys}")
     return ParallelConfig(
         tensor=tensor,
         pipeline=pipeline,
