@@ -83,7 +83,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     sums = RoleSums(trainable.modules, architecture, topology, settings.lora)
     base = start_adapters(trainable, architecture, topology, settings.lora, sums)
     bank = build_bank(config, trainable, sums)
-    engine = build_engine(config, trainable, bank, tokenizer, architecture, topology)
+    engine = build_engine(config, trainable, bank, tokenizer, architecture, topology, base)
     bank.on_change(engine.invalidate_caches)
     actor = Actor(
         trainable,

@@ -6,8 +6,8 @@ from typing import Any
 
 from seif_nemo.components.refit_engine import RefitEngine
 from seif_nemo.config.parallel import ParallelConfig
-from seif_nemo.config.roles import RolesMode
 from seif_nemo.config.root import Config
+from seif_nemo.evolution.adapters import prepare_generation
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
@@ -17,6 +17,7 @@ from seif_nemo.parallel.topology import Topology
 from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.refit import Refit
+from seif_nemo.weights.role_digest import FrozenBase
 
 
 def build_engine(
@@ -26,8 +27,12 @@ def build_engine(
     tokenizer: Tokenizer,
     architecture: Architecture,
     topology: Topology,
+    base: FrozenBase | None,
 ) -> MegatronEngine | RefitEngine:
-    """Collective. Raises ValueError for a generation layout that does not fit the ranks or the model."""
+    """`base` is what residents are adapters on, if they are.
+
+    Collective. Raises ValueError for a generation layout that does not fit the ranks or the model.
+    """
 
     def engine(modules: list[Any], its_topology: Topology, weight_version: Callable[[], str]) -> MegatronEngine:
         return MegatronEngine(
@@ -52,6 +57,7 @@ def build_engine(
                 dtype=trainable.config.params_dtype,
                 max_sequence_length=config.model.max_sequence_length,
             )
+            lora = prepare_generation(modules, architecture, layout.topology, config, base)
     except ValueError as error:
         keys = ", ".join(f"generation.{key}={getattr(wanted, key)}" for key in ("tensor", "pipeline", "expert"))
         raise ValueError(f"generation layout ({keys}): {error}") from error
@@ -62,6 +68,7 @@ def build_engine(
         layout.topology,
         architecture,
         bucket_bytes=int(config.generation.refit_bucket_mib * (1 << 20)),
+        lora=lora,
     )
     return RefitEngine(
         lambda version: engine(modules, layout.topology, version),
@@ -73,10 +80,7 @@ def build_engine(
 
 
 def generation_layout(config: Config, architecture: Architecture) -> ParallelConfig | None:
-    """The layout that generation has for itself; None where it is the trained model's.
-
-    Raises ValueError for roles that are adapters: a refit knows whole weights only.
-    """
+    """The layout that generation has for itself; None where it is the trained model's."""
     train, own = config.parallel, config.generation
     tensor, pipeline, expert = (
         getattr(train, key) if getattr(own, key) is None else getattr(own, key)
@@ -84,11 +88,6 @@ def generation_layout(config: Config, architecture: Architecture) -> ParallelCon
     )
     if (tensor, pipeline, expert) == (train.tensor, train.pipeline, train.expert):
         return None
-    if config.roles.mode is RolesMode.lora:
-        keys = ", ".join(
-            f"generation.{key}" for key in ("tensor", "pipeline", "expert") if getattr(own, key) is not None
-        )
-        raise ValueError(f"roles.mode=lora generates in the layout of `parallel`: choose null for {keys}")
     return ParallelConfig(
         tensor=tensor,
         pipeline=pipeline,

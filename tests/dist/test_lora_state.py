@@ -10,15 +10,21 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from seif_nemo.checkpointing.manifest import CheckpointError
 from seif_nemo.checkpointing.store import CheckpointStore
+from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.config.roles import LoraConfig, Projection
-from seif_nemo.models.lora import is_of_adapter
+from seif_nemo.models.builder import build_gpt
+from seif_nemo.models.lora import add_adapters, is_of_adapter
+from seif_nemo.parallel.second_layout import add_layout
 from seif_nemo.parallel.topology import shutdown
 from seif_nemo.weights.bank import RoleBank
+from seif_nemo.weights.hf import export_hf, load_hf_weights
 from seif_nemo.weights.peft import export_adapter, load_adapter
+from seif_nemo.weights.refit import Refit
 from seif_nemo.weights.role_digest import FrozenBase, RoleSums, digest_of_hf
 from tests.dist.harness import run_ranks
 from tests.dist.lora_model import ALL, VOCAB, Layout, build, make_actor, samples
 from tests.tiny_hf import make_tiny_hf
+from tests.tiny_lora import make_adapter
 
 ROLE, OTHER = "follower", "instructor"
 ONE = Layout("one")
@@ -217,6 +223,55 @@ def test_adapters_are_never_put_onto_another_base(base: Path, tmp_path: Path) ->
         f"{saved} adapters on the base model {digest_of_other} (roles.mode, model.path)",
         f"{saved} whole weights (roles.mode, model.path)",
     ]
+
+
+REFITS = [
+    ({"tensor": 2, "sequence": True}, {}),
+    ({}, {"tensor": 2}),
+    ({"pipeline": 2, "virtual_pipeline": 2}, {"tensor": 2, "sequence": True}),
+    ({"tensor": 2}, {"pipeline": 2}),
+]
+
+
+def refit(base: Path, lora: LoraConfig, adapter: Path, root: Path) -> list[list[str]]:
+    """Digests of the adapter sent and arrived, and where the generation layout's adapter and weights lie."""
+    found: list[list[str]] = []
+    for number, (train, generate) in enumerate(REFITS):
+        model = build(Layout("train", train), base, lora, adapter)
+        second = add_layout(ParallelConfig(**generate), model.topology)
+        with second.in_place():
+            modules = build_gpt(model.arch, second.topology, dtype=torch.float32, max_sequence_length=64)
+            add_adapters(modules, model.arch, second.topology, lora, seed=1)
+            load_hf_weights(modules, model.arch, second.topology, base)
+        moves = Refit(
+            model.modules, model.topology, modules, second.topology, model.arch, bucket_bytes=4_000, lora=lora
+        )
+        sums = RoleSums(model.modules, model.arch, model.topology, lora)
+        sent = sums.join(sums.of(model.trainable.weight_views(model.trainable.weight_buffers())))
+        moves.run(sent)
+        out = root / str(number)
+        with second.in_place():
+            export_adapter(modules, model.arch, second.topology, out / "adapter", lora, base_dir=base)
+            export_hf(modules, model.arch, second.topology, out / "merged", source_dir=base)
+        found.append([sent, moves.digest()])
+        shutdown(model.topology)
+    return found
+
+
+def test_adapters_alone_go_to_the_generation_layout(base: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(rank=2, targets=[Projection.k_proj, Projection.o_proj, Projection.up_proj, Projection.down_proj])
+    adapter = make_adapter(tmp_path / "given", base, lora)
+    expected, before = load_file(adapter / "adapter_model.safetensors"), load_file(base / "model.safetensors")
+    first, second = run_ranks(2, refit, base, lora, adapter, tmp_path)
+    assert first == second
+    assert len({digest for pair in first for digest in pair}) == 1
+    for number, _ in enumerate(REFITS):
+        arrived = load_file(tmp_path / str(number) / "adapter" / "adapter_model.safetensors")
+        assert arrived.keys() == expected.keys()
+        assert all(torch.equal(arrived[name], value) for name, value in expected.items())
+        merged = load_file(tmp_path / str(number) / "merged" / "model.safetensors")
+        moved = {name for name, value in before.items() if not torch.equal(merged[name], value)}
+        assert moved == {name for name in before if any(f".{each.value}.weight" in name for each in lora.targets)}
 
 
 def experts_in_attention(base: Path) -> list[str]:

@@ -2,15 +2,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seif_nemo.cli.compose import compose_config
 from seif_nemo.config.data import DataConfig
 from seif_nemo.config.model import ModelConfig
 from seif_nemo.config.roles import RolesConfig
 from seif_nemo.config.root import Config
 from seif_nemo.evolution.build import load_material
-from seif_nemo.evolution.build_engine import generation_layout
-from seif_nemo.models.architecture import read_architecture
-from tests.tiny_hf import make_tiny_hf
 
 
 class _Words:
@@ -54,12 +50,3 @@ def test_held_out_prompts_beyond_the_limit_are_counted(tmp_path):
 def test_a_held_out_set_of_which_nothing_fits_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"heldout\.parquet: no prompt is short.* model\.max_sequence_length=40$"):
         _load(tmp_path, "why " * 40, "who " * 50, max_sequence_length=40)
-
-
-def test_adapters_generate_in_the_layout_that_they_learn_in(tmp_path):
-    config = compose_config(["experiment=tiny_lora", "parallel.tensor=2", "generation.tensor=2"])
-    architecture = read_architecture(make_tiny_hf(tmp_path / "base"))
-    assert generation_layout(config, architecture) is None
-    config.generation.tensor = 1
-    with pytest.raises(ValueError, match=r"roles\.mode=lora .*: choose null for generation\.tensor$"):
-        generation_layout(config, architecture)
