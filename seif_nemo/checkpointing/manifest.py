@@ -14,7 +14,7 @@ from typing import Any
 from seif_nemo.parallel.digest import digest_file, join_digests
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 
 
 class CheckpointError(RuntimeError):
@@ -57,6 +57,7 @@ class Manifest:
     layout: Layout
     step_count: int | None  # None: saved without optimizer state
     learning_rate: float | None
+    base_digest: str | None  # of the frozen base model, where the weights are adapters on it; None: they are whole
     files: tuple[FileRecord, ...]
 
     @property

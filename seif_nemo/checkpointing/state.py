@@ -16,6 +16,7 @@ from megatron.core.optimizer import ChainedOptimizer
 
 from seif_nemo.checkpointing.pieces import Piece, live_addresses, optimizer_pieces, weight_pieces
 from seif_nemo.checkpointing.staging import Staging
+from seif_nemo.models.lora import frozen_names
 from seif_nemo.models.trainable import TrainableModel
 from seif_nemo.parallel.collectives import any_rank
 
@@ -97,7 +98,8 @@ def load_state(trainable: TrainableModel, directory: Path, *, with_optimizer: bo
     loaded = _read(state, directory, may_lack_scales=has_scales)
     for name, module in _chunks(trainable).items():
         rest: Any = module.load_state_dict(loaded[name], strict=False)
-        absent = [key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)]
+        absent = {key for key in (*rest.missing_keys, *rest.unexpected_keys) if not key.endswith(_EXTRA_STATE)}
+        absent -= frozen_names(module)
         assert not absent, f"{directory} and the model do not agree about {absent}"
     if with_optimizer:
         _load_optimizer(trainable, loaded["optimizer"])
@@ -120,10 +122,11 @@ def _sharded_weights(trainable: TrainableModel, *, with_scales: bool) -> dict[st
     models: dict[str, Any] = {}
     for name, module in _chunks(trainable).items():
         tensors = module.sharded_state_dict(metadata=_metadata(trainable))
+        left_out = frozen_names(module)  # they come from model.path
         models[name] = {
             key: tensor
             for key, tensor in tensors.items()
-            if not key.endswith(_EXTRA_STATE) or (with_scales and tensor.data is not None)
+            if key not in left_out and (not key.endswith(_EXTRA_STATE) or (with_scales and tensor.data is not None))
         }
     return models
 

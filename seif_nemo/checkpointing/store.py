@@ -57,6 +57,14 @@ class Residents(Protocol):
     def refill(self, name: str, load: Callable[[], None], *, origin: str, updates: int) -> None: ...
 
 
+class Base(Protocol):
+    """The frozen base model, where residents are adapters on it: `FrozenBase` of `weights/role_digest.py`."""
+
+    @property
+    def digest(self) -> str: ...
+    def fault(self) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
     path: Path
@@ -84,7 +92,8 @@ class CheckpointStore:
     """Saves and loads below `root`. All methods are collective: every rank calls them with the same arguments.
 
     `check_fence` is asked on the main rank before a checkpoint gets its name or loses it; it raises where a newer
-    attempt owns the run. Creating a store removes what killed attempts left behind.
+    attempt owns the run. Creating a store removes what killed attempts left behind. `base` is what the
+    residents are adapters on, if they are: it is checked at each save and load, and no adapter is loaded onto another.
 
     `save` is `stage` → `start` → `take(wait=True)`. Between `start` and `take` the model may change; one such job, of
     one or more checkpoints, is in flight at a time.
@@ -98,8 +107,10 @@ class CheckpointStore:
         check_fence: Callable[[], None] | None = None,
         write_timeout_s: float = 1800.0,
         min_free_bytes: int = 0,
+        base: Base | None = None,
     ) -> None:
         self._topology = topology
+        self._base = base
         self._check_fence = check_fence or (lambda: None)
         # An older attempt's names never clash with ours.
         self._token = f"{broadcast_int(time.time_ns(), topology):x}-{broadcast_int(secrets.randbits(32), topology):x}"
@@ -146,6 +157,7 @@ class CheckpointStore:
         if with_optimizer is None:
             with_optimizer = bank.is_trained(role)
         assert bank.is_trained(role) or not with_optimizer, f"{role} is frozen: it has no optimizer state"
+        self._check_base()
         snapshot = self._snapshots.take(trainable, with_optimizer=with_optimizer, place=len(self._staged))
         num_bytes = torch.tensor([float(snapshot.num_bytes)], dtype=torch.float64, device=self._topology.device)
         dist.all_reduce(num_bytes, group=self._topology.world_group)
@@ -157,6 +169,7 @@ class CheckpointStore:
             layout=self._layout,
             step_count=trainable.step_count if with_optimizer else None,
             learning_rate=trainable.learning_rate if with_optimizer else None,
+            base_digest=None if self._base is None else self._base.digest,
             files=(),
         )
         temporary = self._hidden(path, _TEMPORARY)
@@ -218,6 +231,7 @@ class CheckpointStore:
         another content; the bank's residents are then what they were.
         """
         manifest = self.verify(path, expect_digest=expect_digest)
+        self._check_base(path, manifest)
         is_trained = bank.is_trained(role)
 
         def load() -> None:
@@ -327,6 +341,18 @@ class CheckpointStore:
             messages: list[str | None] = [None] * self._topology.world_size
             dist.all_gather_object(messages, message, group=self._topology.world_group)
             raise CheckpointError(next(text for text in messages if text is not None))
+
+    def _check_base(self, path: Path | None = None, manifest: Manifest | None = None) -> None:
+        """Raises CheckpointError if the base model is not what was loaded, or not that of a checkpoint's adapters."""
+        digest = None if self._base is None else self._base.digest
+        if manifest is not None and manifest.base_digest != digest:
+            kinds = [
+                "whole weights" if each is None else f"adapters on the base model {each}"
+                for each in (manifest.base_digest, digest)
+            ]
+            raise CheckpointError(f"{path}: {kinds[0]} were saved, this run has {kinds[1]} (roles.mode, model.path)")
+        if self._base is not None:
+            self._raise_everywhere(self._base.fault())
 
     # In the thread that writes. Every rank runs it; only the background's own group may be used.
 

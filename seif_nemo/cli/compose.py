@@ -51,6 +51,8 @@ def _value_text(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(_value_text, value))}]"
     return value.name if isinstance(value, Enum) else str(value)
 
 

@@ -24,6 +24,7 @@ from seif_nemo.constraints.parse import parse_constraint
 from seif_nemo.data.seeds import load_seeds
 from seif_nemo.data.store import load_heldout
 from seif_nemo.data.streams import derive_seed
+from seif_nemo.evolution.adapters import lora_of, start_adapters
 from seif_nemo.evolution.build_engine import build_engine
 from seif_nemo.evolution.context import Context
 from seif_nemo.evolution.gate import Gate
@@ -36,6 +37,7 @@ from seif_nemo.evolution.saving import Saver
 from seif_nemo.evolution.stopping import StopRequest
 from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
+from seif_nemo.models.lora import add_adapters
 from seif_nemo.models.precision import check_machine, plan_fp8, probe_machine
 from seif_nemo.models.tokenizer import load_tokenizer
 from seif_nemo.models.trainable import TrainableModel
@@ -56,7 +58,7 @@ from seif_nemo.types.residents import Resident
 from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.hf import load_hf_weights
 from seif_nemo.weights.host_copies import slots_within
-from seif_nemo.weights.role_digest import RoleSums
+from seif_nemo.weights.role_digest import FrozenBase, RoleSums
 
 _DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 _CRITICS = (Resident.INSTRUCTOR_CRITIC, Resident.FOLLOWER_CRITIC)
@@ -70,15 +72,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
 
     Raises ValueError for data, a model or a layout that do not fit each other.
     """
-    settings = Settings(
-        seed=config.run.seed,
-        algorithm=config.algorithm,
-        generation=config.generation,
-        reward=config.reward,
-        evolution=config.evolution,
-        checkpoint=config.checkpoint,
-        base_model=Path(config.model.path),
-    )
+    settings = make_settings(config)
     check_machine(config.model.precision, config.fp8, probe_machine(topology.device))
     architecture = read_architecture(settings.base_model)
     topology = with_layer_counts(architecture, topology)
@@ -90,8 +84,10 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     ledger = Ledger(paths.ledger, attempt=attempt, writable=topology.is_main)
     check_inputs(material.digests, ledger, config, topology)
     trainable = build_trainable(config, topology, architecture)
-    bank = build_bank(config, trainable, architecture, topology)
-    engine = build_engine(config, trainable, bank, tokenizer, architecture, topology)
+    sums = RoleSums(trainable.modules, architecture, topology, settings.lora)
+    base = start_adapters(trainable, architecture, topology, settings.lora, sums)
+    bank = build_bank(config, trainable, sums)
+    engine = build_engine(config, trainable, bank, tokenizer, architecture, topology, base)
     bank.on_change(engine.invalidate_caches)
     actor = Actor(
         trainable,
@@ -114,7 +110,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         model_filter=lambda instructions, seeds: reward.keep(instructions, seeds=seeds),
     )
     tensorboard_dir = paths.root / "tensorboard" if config.run.tensorboard else None
-    checkpoints = build_checkpoints(config.checkpoint, paths, topology, ledger)
+    checkpoints = build_checkpoints(config.checkpoint, paths, topology, ledger, base)
     metrics = MetricsWriter(paths.metrics, tensorboard_dir=tensorboard_dir) if topology.is_main else None
     return Context(
         settings=settings,
@@ -123,6 +119,7 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
         architecture=architecture,
         material=material,
         trainable=trainable,
+        base=base,
         tokenizer=tokenizer,
         bank=bank,
         actor=actor,
@@ -140,13 +137,29 @@ def build_context(config: Config, topology: Topology, paths: RunPaths, *, attemp
     )
 
 
-def build_checkpoints(config: CheckpointConfig, paths: RunPaths, topology: Topology, ledger: Ledger) -> CheckpointStore:
+def build_checkpoints(
+    config: CheckpointConfig, paths: RunPaths, topology: Topology, ledger: Ledger, base: FrozenBase | None
+) -> CheckpointStore:
     return CheckpointStore(
         paths.root,
         topology,
         check_fence=ledger.check_fence,
         write_timeout_s=config.write_timeout_s,
         min_free_bytes=int(config.min_free_gib * _GIB),
+        base=base,
+    )
+
+
+def make_settings(config: Config) -> Settings:
+    return Settings(
+        seed=config.run.seed,
+        algorithm=config.algorithm,
+        generation=config.generation,
+        reward=config.reward,
+        evolution=config.evolution,
+        checkpoint=config.checkpoint,
+        base_model=Path(config.model.path),
+        lora=lora_of(config.roles),
     )
 
 
@@ -183,8 +196,8 @@ def build_reward(config: Config, settings: Settings, speaker: Speaker, remote_ju
     )
 
 
-def build_bank(config: Config, trainable: TrainableModel, architecture: Architecture, topology: Topology) -> RoleBank:
-    """A bank of all residents of the run, which all hold the base weights."""
+def build_bank(config: Config, trainable: TrainableModel, sums: RoleSums) -> RoleBank:
+    """A bank of all residents of the run, which all hold what the model holds now."""
     residents, slots = residents_of(config), None
     if config.roles.host_memory_gib is not None and config.roles.spill_dir is not None:
         spill_dir = Path(config.roles.spill_dir)
@@ -198,7 +211,7 @@ def build_bank(config: Config, trainable: TrainableModel, architecture: Architec
             residents=len(residents),
             trained=len([resident for resident in residents if resident in _TRAINED]),
         )
-    bank = RoleBank(trainable, RoleSums(trainable.modules, architecture, topology), slots)
+    bank = RoleBank(trainable, sums, slots)
     for resident in residents:
         bank.add(resident, trained=resident in _TRAINED)
     return bank
@@ -222,7 +235,7 @@ def needs_base(config: Config) -> bool:
 
 
 def build_trainable(config: Config, topology: Topology, architecture: Architecture) -> TrainableModel:
-    """The resident model with the base weights in it."""
+    """The resident model with the base weights in it, and fresh adapters if roles are adapters."""
     dtype = _DTYPES[config.model.dtype]
     modules = build_gpt(
         architecture,
@@ -234,6 +247,8 @@ def build_trainable(config: Config, topology: Topology, architecture: Architectu
         with_value_head=config.algorithm.advantage is Advantage.gae,
         fp8=plan_fp8(config.model.precision, config.fp8),
     )
+    if (lora := lora_of(config.roles)) is not None:
+        add_adapters(modules, architecture, topology, lora, seed=config.run.seed)
     trainable = TrainableModel(
         modules,
         modules[0].config,

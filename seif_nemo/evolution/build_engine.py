@@ -7,6 +7,7 @@ from typing import Any
 from seif_nemo.components.refit_engine import RefitEngine
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.config.root import Config
+from seif_nemo.evolution.adapters import prepare_generation
 from seif_nemo.generation.megatron.engine import MegatronEngine
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import build_gpt, with_layer_counts
@@ -17,6 +18,7 @@ from seif_nemo.parallel.topology import Topology
 from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.weights.bank import RoleBank
 from seif_nemo.weights.refit import Refit
+from seif_nemo.weights.role_digest import FrozenBase
 
 
 def build_engine(
@@ -26,8 +28,12 @@ def build_engine(
     tokenizer: Tokenizer,
     architecture: Architecture,
     topology: Topology,
+    base: FrozenBase | None,
 ) -> MegatronEngine | RefitEngine:
-    """Collective. Raises ValueError for a generation layout that does not fit the ranks or the model."""
+    """`base` is what residents are adapters on, if they are.
+
+    Collective. Raises ValueError for a generation layout that does not fit the ranks or the model.
+    """
 
     def engine(modules: list[Any], its_topology: Topology, weight_version: Callable[[], str]) -> MegatronEngine:
         return MegatronEngine(
@@ -53,6 +59,7 @@ def build_engine(
                 max_sequence_length=config.model.max_sequence_length,
                 fp8=plan_fp8(config.model.precision, config.fp8),
             )
+            lora = prepare_generation(modules, architecture, layout.topology, config, base)
     except ValueError as error:
         keys = ", ".join(f"generation.{key}={getattr(wanted, key)}" for key in ("tensor", "pipeline", "expert"))
         raise ValueError(f"generation layout ({keys}): {error}") from error
@@ -63,6 +70,7 @@ def build_engine(
         layout.topology,
         architecture,
         bucket_bytes=int(config.generation.refit_bucket_mib * (1 << 20)),
+        lora=lora,
     )
     return RefitEngine(
         lambda version: engine(modules, layout.topology, version),

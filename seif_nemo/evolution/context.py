@@ -28,6 +28,7 @@ from seif_nemo.protocols.tokenizer import Tokenizer
 from seif_nemo.types.records import Phase, StepMetrics, UnitKey
 from seif_nemo.types.residents import Resident
 from seif_nemo.weights.bank import RoleBank
+from seif_nemo.weights.role_digest import FrozenBase
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +39,7 @@ class Context:
     architecture: Architecture
     material: Material
     trainable: TrainableModel
+    base: FrozenBase | None  # what the residents are adapters on, if they are
     tokenizer: Tokenizer
     bank: RoleBank
     actor: Actor

@@ -17,7 +17,12 @@ def input_digests(config: Config) -> dict[str, str]:
         "data.heldout": config.data.heldout,
     }
     digests = {key: digest_file(Path(path)) for key, path in files.items() if path is not None}
-    return digests | {"model.path": digest_folder_sample(Path(config.model.path))}
+    digests["model.path"] = digest_folder_sample(Path(config.model.path))
+    if (adapter := config.roles.lora.adapter) is not None:
+        if not Path(adapter).is_dir():
+            raise ValueError(f"roles.lora.adapter={adapter} is no directory: it must be one that PEFT saved")
+        digests["roles.lora.adapter"] = digest_folder_sample(Path(adapter))
+    return digests
 
 
 def check_inputs(digests: dict[str, str], ledger: Ledger, config: Config, topology: Topology) -> None:
@@ -34,6 +39,7 @@ def check_inputs(digests: dict[str, str], ledger: Ledger, config: Config, topolo
         return
     paths = {"data.seeds": config.data.seeds, "data.probe_seeds": config.data.probe_seeds}
     paths |= {"data.heldout": config.data.heldout, "model.path": config.model.path}
+    paths["roles.lora.adapter"] = config.roles.lora.adapter
     for key, digest in digests.items():
         if begun_with.digests[key] != digest:
             raise ValueError(

@@ -8,6 +8,7 @@ from seif_nemo.config.checkpoint import CheckpointConfig
 from seif_nemo.config.evolution import EvolutionConfig
 from seif_nemo.config.generation import GenerationConfig
 from seif_nemo.config.reward import RewardConfig
+from seif_nemo.config.roles import LoraConfig
 from seif_nemo.roles.prompts import FollowerTemplate, InstructorTemplate
 from seif_nemo.types.constraints import Instruction
 from seif_nemo.types.records import Phase, SeedQuestion
@@ -25,6 +26,7 @@ class Settings:
     evolution: EvolutionConfig
     checkpoint: CheckpointConfig
     base_model: Path  # Hugging Face directory
+    lora: LoraConfig | None = None  # None: each role has all weights
 
     def training(self, phase: Phase) -> RoleTrainingConfig:
         return self.algorithm.instructor if phase is Phase.INSTRUCTOR else self.algorithm.follower

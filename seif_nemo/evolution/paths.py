@@ -61,3 +61,6 @@ class RunPaths:
 
     def export(self, round: int) -> Path:
         return self.root / "export" / f"follower-{round:02d}"
+
+    def export_adapter(self, round: int) -> Path:
+        return self.export(round).with_name(f"follower-{round:02d}-adapter")

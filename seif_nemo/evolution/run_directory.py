@@ -39,6 +39,7 @@ _MAY_CHANGE = (
     "generation.refit_bucket_mib",
     "generation.warn_mismatch",
     "generation.max_mismatch",
+    "roles.lora.export_adapter",
     "reward.max_missing_share",
     "reward.min_questions_for_budget",
     "reward.judge_endpoint",  # the same judge may be served elsewhere

@@ -121,7 +121,9 @@ class _LinearLogProbs(torch.autograd.Function):
         hidden_TH, weight_VH, targets_T, normaliser_T, entropies_T = ctx.saved_tensors
         shard: _Shard = ctx.shard
         hidden_gradient_TH = torch.zeros_like(hidden_TH, dtype=torch.float32)
-        weight_gradient_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
+        weight_gradient_VH = None
+        if ctx.needs_input_grad[1]:  # not of a frozen projection
+            weight_gradient_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
         if on_logprobs_T is None:
             on_logprobs_T = torch.zeros_like(normaliser_T)
         for tile in _tiles(hidden_TH, shard):
@@ -138,8 +140,11 @@ class _LinearLogProbs(torch.autograd.Function):
             gradient_CB.scatter_add_(1, columns_C[:, None], (on_logprobs_T[rows] * mine_C)[:, None])
             gradient_CB = gradient_CB.mul_(shard.scale).to(weight_VH.dtype)
             hidden_gradient_TH[rows] += gradient_CB @ weight_VH[tile.columns]
-            weight_gradient_VH[tile.columns] += gradient_CB.T @ hidden_TH[rows]
-        return hidden_gradient_TH.to(hidden_TH.dtype), weight_gradient_VH.to(weight_VH.dtype), None, None
+            if weight_gradient_VH is not None:
+                weight_gradient_VH[tile.columns] += gradient_CB.T @ hidden_TH[rows]
+        if weight_gradient_VH is not None:
+            weight_gradient_VH = weight_gradient_VH.to(weight_VH.dtype)
+        return hidden_gradient_TH.to(hidden_TH.dtype), weight_gradient_VH, None, None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import chunk_layers, padded_vocab_size
+from seif_nemo.models.lora import is_of_adapter, merged_weight
 from seif_nemo.models.value_head import is_of_value_head
 from seif_nemo.parallel.topology import Topology
 from seif_nemo.weights.hf_files import HfFiles, HfWriter
@@ -60,8 +61,8 @@ def export_hf(
     """Write the model as a Hugging Face directory. Collective; global rank 0 writes, after `check_fence` lets it.
 
     Names, dtypes and the division into files are those of `source_dir`; its config, tokenizer and other files are
-    copied; a value head is left out. The directory appears whole under its name or not at all; one that is there
-    already is replaced.
+    copied; a value head is left out and adapters are merged into their layers. The directory appears whole under its
+    name or not at all; one that is there already is replaced.
     Raises ValueError on every rank if `source_dir` does not hold this architecture, and RuntimeError on every rank if
     rank 0 could not write.
     """
@@ -140,7 +141,8 @@ def own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topolo
     layers = chunk_layers(arch, topology, topology.pipeline_rank, chunk)
     built: Any = module.decoder.layers
     assert [layer.layer_number - 1 for layer in built] == list(layers)
-    parameters = {name: value for name, value in module.named_parameters() if not is_of_value_head(name)}
+    parameters = dict(module.named_parameters())
+    parameters = {n: value for n, value in parameters.items() if not (is_of_value_head(n) or is_of_adapter(n))}
     grouped = any(name.endswith("experts.linear_fc1.weight0") for name in parameters)
     for part in _parts(arch, topology, topology.pipeline_rank, chunk):
         if part.expert is None:
@@ -169,7 +171,7 @@ def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topolog
             holder = stage * topology.stage_size + part.first
             whole: dict[str, Tensor] = {}
             if stage == topology.pipeline_rank and part.first <= stage_rank < part.first + part.ranks:
-                whole = _merge(own[part.name], part, topology)
+                whole = _merge(merged_weight(modules[chunk], part.name, own[part.name]), part, topology)
             if topology.is_main:
                 yield from (whole if holder == 0 else _received(part.piece, holder, dtype, topology)).items()
             else:

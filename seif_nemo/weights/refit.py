@@ -23,11 +23,13 @@ from megatron.core.resharding.copy_services.base import CopyService
 from megatron.core.resharding.utils import ReshardPlan, TransferOp
 from torch import Tensor
 
+from seif_nemo.config.roles import LoraConfig
 from seif_nemo.models.architecture import Architecture
 from seif_nemo.models.builder import padded_vocab_size
 from seif_nemo.parallel.topology import Topology
-from seif_nemo.weights.hf import Part, own_parts
-from seif_nemo.weights.hf_mapping import Columns, Replicated, Rows
+from seif_nemo.weights.hf import own_parts
+from seif_nemo.weights.hf_mapping import Columns, Piece, Replicated, Rows
+from seif_nemo.weights.peft import adapter_parts
 from seif_nemo.weights.role_digest import RoleSums
 
 
@@ -38,8 +40,9 @@ class RefitError(RuntimeError):
 class Refit:
     """Moves weights between two models of one architecture on the same ranks, over `group`'s backend.
 
-    No rank has more than `bucket_bytes` under way, unless a single slice is larger. Raises ValueError for layouts that
-    pad the vocabulary differently.
+    Of models with adapters (`lora`) it moves these alone: both have the frozen base model already. No rank has more
+    than `bucket_bytes` under way, unless a single slice is larger. Raises ValueError for layouts that pad the
+    vocabulary differently.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Refit:
         arch: Architecture,
         *,
         bucket_bytes: int,
+        lora: LoraConfig | None = None,
     ) -> None:
         """Makes the plan, which is good for every later call. Collective."""
         sizes = {padded_vocab_size(arch, topology.tensor) for topology in (source_topology, target_topology)}
@@ -60,11 +64,11 @@ class Refit:
                 f"parallel.tensor={source_topology.tensor}: choose a divisor of 8, or null"
             )
         self._target = list(target)
-        self._sums = RoleSums(target, arch, target_topology)
+        self._sums = RoleSums(target, arch, target_topology, lora)
         self._moves: list[_Move] = []
-        for of_experts in (False, True) if arch.experts is not None else (False,):
-            here = _Named(source, arch, source_topology, of_experts=of_experts)
-            there = _Named(target, arch, target_topology, of_experts=of_experts)
+        for of_experts in (False, True) if arch.experts is not None and lora is None else (False,):
+            here = _Named(source, arch, source_topology, lora, of_experts=of_experts)
+            there = _Named(target, arch, target_topology, lora, of_experts=of_experts)
             plan = build_centralized_reshard_plan(here, there)
             buckets = _in_buckets(plan, here, there, bucket_bytes)
             self._moves.append(_Move(here, there, buckets))
@@ -87,8 +91,9 @@ class Refit:
             raise RefitError(f"weights {digest} were sent to the generation layout, {arrived} arrived")
 
     def digest(self) -> str:
-        """Of the target's weights. Collective."""
-        views = ((parameter, parameter) for module in self._target for parameter in module.parameters())
+        """Of the target's weights that move. Collective."""
+        parameters = (parameter for module in self._target for parameter in module.parameters())
+        views = ((parameter, parameter.detach()) for parameter in parameters if parameter.requires_grad)
         return self._sums.join(self._sums.of(views))
 
 
@@ -117,10 +122,20 @@ class _Parameter:
 class _Named(torch.nn.Module):
     """All chunks of a stage as megatron-core's planner sees a model: parameters and groups, of experts or the others.
 
+    With `lora` the parameters are those of the adapters.
+
     A part that is there twice on a rank (tied embeddings) is one; its copy is filled after it.
     """
 
-    def __init__(self, modules: Sequence[GPTModel], arch: Architecture, topology: Topology, *, of_experts: bool):
+    def __init__(
+        self,
+        modules: Sequence[GPTModel],
+        arch: Architecture,
+        topology: Topology,
+        lora: LoraConfig | None,
+        *,
+        of_experts: bool,
+    ) -> None:
         super().__init__()
         replicas = topology.expert_replica_group if of_experts else topology.replica_group
         self.pg_collection = SimpleNamespace(
@@ -131,12 +146,18 @@ class _Named(torch.nn.Module):
             pp=topology.pipeline_group,
         )
         self._named: dict[str, _Parameter] = {}
+        if lora is not None:
+            for part in adapter_parts(modules, arch, lora):
+                name = next(iter(part.piece.shapes()))
+                self._named[name] = _described(part.piece, part.shard.data, divided=part.divided)
+            return
         for chunk, module in enumerate(modules):
             for part, parameter in own_parts(module, chunk, arch, topology):
                 if (part.expert is not None) == of_experts:
                     name = next(iter(part.piece.shapes()))
                     assert name not in self._named
-                    self._named[name] = _described(part, parameter.data)
+                    divided, of_all = not isinstance(part.piece, Replicated), part.expert is None
+                    self._named[name] = _described(part.piece, parameter.data, divided=divided, of_all=of_all)
 
     def named_parameters(self, *_: object, **__: object) -> Iterator[tuple[str, Any]]:
         return iter(self._named.items())
@@ -149,14 +170,13 @@ class _Move:
     buckets: list[ReshardPlan]
 
 
-def _described(part: Part, data: Tensor) -> _Parameter:
-    piece = part.piece
+def _described(piece: Piece, data: Tensor, *, divided: bool, of_all: bool = True) -> _Parameter:
     return _Parameter(
         data,
-        tensor_model_parallel=not isinstance(piece, Replicated),
+        tensor_model_parallel=divided,
         partition_dim=1 if isinstance(piece, Columns) else 0,
-        partition_stride=len(piece.names) if isinstance(piece, Rows) else 1,
-        allreduce=part.expert is None,
+        partition_stride=len(piece.names) if divided and isinstance(piece, Rows) else 1,
+        allreduce=of_all,
     )
 
 

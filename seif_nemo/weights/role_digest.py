@@ -17,6 +17,7 @@ import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
+from seif_nemo.config.roles import LoraConfig
 from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.value_head import is_of_value_head
 from seif_nemo.parallel.tensor_sums import LANES, row_weights, shard_sums, sums_digest, tensor_sums
@@ -24,6 +25,7 @@ from seif_nemo.parallel.topology import Topology
 from seif_nemo.weights.hf import Part, own_parts
 from seif_nemo.weights.hf_files import HfFiles
 from seif_nemo.weights.hf_mapping import Place, Replicated, expected_shapes, is_ignored
+from seif_nemo.weights.peft import adapter_parts, adapter_shapes
 
 _FIRST, _ALL = 0, 1  # copies
 
@@ -62,18 +64,28 @@ class _Shard:
 
 
 class RoleSums:
-    """Sums and digest of the weights of one model, whose chunks on this rank are `modules`."""
+    """Sums and digest of weights of one model, whose chunks on this rank are `modules`: of all, or of some tensors.
 
-    def __init__(self, modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> None:
-        """Collective. Checks that each element of each tensor has one first copy."""
+    A role that is an adapter on a frozen base has the adapter's digest; tensors that are not summed do not enter it.
+    """
+
+    def __init__(
+        self, modules: Sequence[GPTModel], arch: Architecture, topology: Topology, lora: LoraConfig | None = None
+    ) -> None:
+        """`lora` is that of the model's adapters, if it has them.
+
+        Collective. Checks that each element of each tensor has one first copy.
+        """
         self._topology = topology
         self._dtype = modules[0].config.params_dtype
         head = _value_head_shapes(arch)
         shapes = expected_shapes(arch) | head
+        if lora is not None:
+            shapes |= adapter_shapes(arch, lora)
         self._names = list(shapes)
         self._shards: dict[int, _Shard] = {}
         held_2T = torch.zeros(2, len(shapes), dtype=torch.int64)
-        for parameter, place, own, counts in _placed(modules, arch, topology):
+        for parameter, place, own, counts in _placed(modules, arch, topology, lora):
             shard = self._shards[id(parameter)] = _shard(place, own, self._names, counts)
             elements_R = (place.rows >= 0) * (parameter.numel() // parameter.shape[0])
             _add(held_2T[:, None], shard, elements_R[None])
@@ -105,6 +117,28 @@ class RoleSums:
         return sums_digest(self._names, joined_2LT[_FIRST].T, self._dtype)
 
 
+class FrozenBase:
+    """The base model that adapters go with: which one it is, and that it still is what was loaded.
+
+    `digest` is that of its weights, the same at every layout and for the Hugging Face directory that it came from.
+    """
+
+    def __init__(self, modules: Sequence[GPTModel], sums: RoleSums) -> None:
+        """To be made when the base model was loaded. Collective."""
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        self._views = [(parameter, parameter.detach()) for parameter in parameters if not parameter.requires_grad]
+        self._sums = sums
+        self._loaded = sums.of(self._views)
+        self.digest = sums.join(self._loaded)
+
+    def fault(self) -> str | None:
+        """What is wrong with this rank's part of it, if anything is. It takes one pass over the weights."""
+        now = self._sums.of(self._views)
+        if torch.equal(now, self._loaded):
+            return None
+        return f"{self._sums.odd_one(self._loaded, now)} of the frozen base model is not what was loaded"
+
+
 def digest_of_model(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> str:
     """The digest of the weights that a model holds. Collective."""
     sums = RoleSums(modules, arch, topology)
@@ -122,7 +156,7 @@ def digest_of_hf(hf_dir: str | Path, dtype: torch.dtype) -> str:
 
 
 def _placed(
-    modules: Sequence[GPTModel], arch: Architecture, topology: Topology
+    modules: Sequence[GPTModel], arch: Architecture, topology: Topology, lora: LoraConfig | None
 ) -> Iterator[tuple[Tensor, Place, dict[str, tuple[int, ...]], bool]]:
     """Each parameter of this rank, its place, the shapes of the tensors it is a part of, whether it is a first copy."""
     stage_rank = topology.rank % topology.stage_size
@@ -135,6 +169,10 @@ def _placed(
         for name, parameter in module.named_parameters():
             if is_of_value_head(name):
                 yield parameter, Place(torch.arange(len(parameter))), {name: tuple(parameter.shape)}, stage_rank == 0
+    if lora is not None:
+        for part in adapter_parts(modules, arch, lora):
+            rank, ranks = (topology.tensor_rank, topology.tensor) if part.divided else (0, 1)
+            yield part.shard, part.piece.place(rank, ranks), part.piece.shapes(), stage_rank < ranks
 
 
 def _is_second_copy(part: Part, arch: Architecture) -> bool:

@@ -28,6 +28,7 @@ MANIFEST = Manifest(
     ),
     step_count=24,
     learning_rate=1e-6,
+    base_digest="12" * 16,
     files=(FileRecord(".metadata", 3, "cd" * 16), FileRecord("__0_0.distcp", 5, "ef" * 16)),
 )
 
@@ -46,6 +47,7 @@ def test_digest_covers_every_field() -> None:
         replace(MANIFEST, role="instructor"),
         replace(MANIFEST, origin="follower@11"),
         replace(MANIFEST, updates=11),
+        replace(MANIFEST, base_digest=None),
         replace(MANIFEST, weights_digest="00" * 16),
         replace(MANIFEST, layout=Layout(2, 1, 4, 1, 1, (3, 5), 4, 2)),
         replace(MANIFEST, step_count=23),
@@ -73,7 +75,7 @@ def test_missing_torn_and_changed_manifests_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"{path} is damaged: TypeError"):
         read_manifest(tmp_path)
     path.write_text(json.dumps(json.loads(whole) | {"format": 1}))
-    with pytest.raises(CheckpointError, match="format 1, this version reads format 3"):
+    with pytest.raises(CheckpointError, match="format 1, this version reads format 4"):
         read_manifest(tmp_path)
     path.write_bytes(b"\xff" + whole.encode()[1:])
     with pytest.raises(CheckpointError, match=rf"{path} is damaged: UnicodeDecodeError"):
