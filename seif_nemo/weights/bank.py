@@ -31,6 +31,7 @@ class SwappableModel(Protocol):
     def step_count(self, value: int) -> None: ...
     def weight_buffers(self) -> Sequence[torch.Tensor]: ...
     def weight_views(self, buffers: Buffers) -> Iterable[tuple[torch.Tensor, torch.Tensor]]: ...
+    def fp8_buffers(self) -> Sequence[torch.Tensor]: ...  # scales that go with the weights; none without FP8
     def moment_buffers(self) -> Sequence[torch.Tensor]: ...
     @property
     def learning_rate(self) -> float: ...
@@ -49,13 +50,37 @@ class _Moments:
 
 @dataclass(slots=True)
 class _Resident:
-    """What goes with the host copy of a resident's weights. `stale`: the model holds newer ones."""
+    """What goes with the host copy of a resident's weights (and FP8 scales). `stale`: the model holds newer ones."""
 
     origin: str  # the version that these weights had where they were made
     updates: int  # how often this resident's weights were replaced; never goes back
     digest: str | None = None  # of all ranks' weights; None until it is asked for
     moments: _Moments | None = None  # of trained roles only
     stale: bool = True
+
+
+class _Contents:
+    """A resident's weights and FP8 scales as one list of buffers, with the sums of both in one tensor."""
+
+    def __init__(self, model: SwappableModel, sums: WeightSums) -> None:
+        self._model = model
+        self._sums = sums
+        self._num_weights = len(model.weight_buffers())
+        self._shape = sums.of(model.weight_views(model.weight_buffers())).shape
+
+    def buffers(self) -> list[torch.Tensor]:
+        return [*self._model.weight_buffers(), *self._model.fp8_buffers()]
+
+    def sums(self, buffers: Buffers) -> torch.Tensor:
+        of_weights = self._sums.of(self._model.weight_views(buffers[: self._num_weights]))
+        return torch.cat([of_weights.flatten(), flat_sums(buffers[self._num_weights :])])
+
+    def of_weights(self, sums: torch.Tensor) -> torch.Tensor:
+        return sums[: self._shape.numel()].view(self._shape)
+
+    def odd_one(self, expected: torch.Tensor, found: torch.Tensor) -> str:
+        expected, found = self.of_weights(expected), self.of_weights(found)
+        return "its FP8 scales" if torch.equal(expected, found) else self._sums.odd_one(expected, found)
 
 
 class RoleBank:
@@ -82,10 +107,11 @@ class RoleBank:
         self._moments_owner: str | None = None
         self._next: dict[str, str] = {}  # who came after whom last time
         slots = slots or Slots()
+        self._contents = _Contents(trainable, sums)
         worker = ThreadPoolExecutor(1, thread_name_prefix="role-bank")
         self._weights = HostCopies(
-            trainable.weight_buffers(),
-            Checks(lambda buffers: sums.of(trainable.weight_views(buffers)), sums.odd_one),
+            self._contents.buffers(),
+            Checks(self._contents.sums, self._contents.odd_one),
             worker,
             slots=slots.weights,
             spill_dir=slots.spill_dir,
@@ -198,10 +224,10 @@ class RoleBank:
             self._switch_moments(name, incoming.moments)
         self._name = None
         if previous is not None and self._residents[previous].stale:
-            exchange(self._model.weight_buffers(), self._weights.to_fill(previous), weights)
+            exchange(self._contents.buffers(), self._weights.to_fill(previous), weights)
             self._stored(previous)
         else:
-            transfer(weights, self._model.weight_buffers())
+            transfer(weights, self._contents.buffers())
         self._loaded(name)
         if previous is not None:
             self._next[previous] = name
@@ -288,7 +314,7 @@ class RoleBank:
         self._store(name)
         resident = self._find(name)
         if resident.digest is None:
-            resident.digest = self._sums.join(self._weights.sums(name))
+            resident.digest = self._sums.join(self._contents.of_weights(self._weights.sums(name)))
         return resident.digest
 
     def digest_in_model(self) -> str:
@@ -311,7 +337,7 @@ class RoleBank:
         if name == self._name:
             self._check_steps(name)
         if resident.stale:
-            transfer(self._model.weight_buffers(), self._weights.to_fill(name))
+            transfer(self._contents.buffers(), self._weights.to_fill(name))
             self._stored(name)
 
     def _stored(self, name: str) -> None:
@@ -361,7 +387,7 @@ class RoleBank:
     def _load_weights(self, name: str) -> None:
         weights = self._weights.read(name)
         self._name = None
-        transfer(weights, self._model.weight_buffers())
+        transfer(weights, self._contents.buffers())
         self._loaded(name)
 
     def _loaded(self, name: str) -> None:

@@ -9,8 +9,8 @@ from seif_nemo.parallel.topology import Topology
 
 def make_topology(*, group: Any = None, **changes: Any) -> Topology:
     """One rank alone, with `changes`; every group is `group`."""
-    groups = ("tensor", "pipeline", "data", "context", "replica", "world", "expert_tensor", "expert_block")
-    groups += ("expert_replica",)
+    groups = ("tensor", "pipeline", "data", "context", "replica", "world")
+    groups = (*groups, "expert_tensor", "expert_block", "expert_replica")
     sizes = ("world_size", "tensor", "pipeline", "data", "context", "virtual", "expert", "expert_tensor")
     ranks = ("", "tensor_", "pipeline_", "data_", "context_", "expert_", "expert_tensor_")
     values: dict[str, Any] = {

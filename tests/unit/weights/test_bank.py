@@ -1,8 +1,6 @@
 """The bank against a model of flat buffers: bits, versions, moments, failures, allocations."""
 
-import random
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seif_nemo.parallel.tensor_sums import flat_sums
 from seif_nemo.weights.bank import RoleBank
-from seif_nemo.weights.host_copies import HostCopies, Slots, WeightDigestError
+from seif_nemo.weights.host_copies import HostCopies, WeightDigestError
 
 
 class FakeModel:
@@ -18,6 +16,7 @@ class FakeModel:
 
     def __init__(self) -> None:
         self.weights = [torch.arange(5.0), torch.arange(3).bfloat16()]
+        self.scales = [torch.ones(2)]
         self.moments = [torch.zeros(8), torch.zeros(8)]
         self.step_count = 0
         self.learning_rate = 0.5
@@ -28,6 +27,9 @@ class FakeModel:
 
     def weight_views(self, buffers: Sequence[torch.Tensor]) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         return zip(self.weights, buffers, strict=True)
+
+    def fp8_buffers(self) -> list[torch.Tensor]:
+        return self.scales
 
     def moment_buffers(self) -> list[torch.Tensor]:
         return self.moments
@@ -40,11 +42,11 @@ class FakeModel:
 
     def train_step(self) -> None:
         self.step_count += 1
-        for offset, buffer in enumerate(self.weights + self.moments):
+        for offset, buffer in enumerate(self.weights + self.moments + self.scales):
             buffer += self.step_count + offset
 
     def snapshot(self) -> list[torch.Tensor]:
-        return [buffer.clone() for buffer in self.weights + self.moments]
+        return [buffer.clone() for buffer in self.weights + self.moments + self.scales]
 
 
 class FakeSums:
@@ -409,93 +411,7 @@ def test_a_train_step_that_fails_in_a_block_is_dropped_and_its_error_goes_on() -
     assert all(torch.equal(a, b) for a, b in zip(model.snapshot(), critic, strict=True))
 
 
-def test_a_bank_with_little_host_memory_does_the_same(model: FakeModel, tmp_path: Path) -> None:
-    """Every resident visits every other, with all copies in memory and with two of each kind."""
-    twin = FakeModel()
-    banks = (RoleBank(model, FakeSums()), RoleBank(twin, FakeSums(), Slots(2, 2, tmp_path)))
-    for name in ("base", "evaluator", "instructor", "follower", "critic"):
-        for bank in banks:
-            bank.add(name, trained=name in ("instructor", "follower", "critic"))
-    order = random.Random(0).choices(banks[0].names, k=60)
-    for step, name in enumerate(order):
-        for bank, its_model in zip(banks, (model, twin), strict=True):
-            with bank.resident(name):
-                if bank.is_trained(name):
-                    _train(bank, its_model)
-            bank.switch(order[step - 1])
-            if step % 7 == 0:
-                bank.copy("follower", "evaluator")
-        assert _equal(model.snapshot(), twin.snapshot()), step
-        assert (banks[0].version, model.step_count) == (banks[1].version, twin.step_count)
-        assert len(banks[1]._weights.in_memory) == len(banks[1]._moments.in_memory) == 2
-    assert [banks[0].digest(name) for name in order] == [banks[1].digest(name) for name in order]
-    assert list(tmp_path.iterdir()) == []  # the files have no names
-
-
-def test_what_came_after_a_resident_last_time_is_prefetched(bank: RoleBank) -> None:
-    bank.switch("instructor")
-    bank.switch("base")
-    bank.switch("follower")
-    bank.switch("instructor")  # base came after it
-    assert bank._weights._copies["base"].is_checked
-    assert not bank._weights._copies["instructor"].is_checked
-
-
-def test_damage_that_a_prefetch_finds_is_raised_by_the_swap(bank: RoleBank, model: FakeModel) -> None:
-    before = model.snapshot()
-    _memory(bank._weights, "base")[0][1] = 7
-    bank.prefetch("base")
-    with pytest.raises(WeightDigestError, match="resident base is damaged: buffer 0"):
+def test_damaged_scales_are_named(bank: RoleBank) -> None:
+    _memory(bank._weights, "base")[2][1] = 7
+    with pytest.raises(WeightDigestError, match="resident base is damaged: its FP8 scales"):
         bank.switch("base")
-    assert bank.resident_name == "follower"
-    assert _equal(model.snapshot(), before)
-    with pytest.raises(WeightDigestError, match="resident base is damaged: buffer 0"):
-        bank.switch("base")  # it is not forgotten
-
-
-class SumCache:
-    """As caches of prefixes or of converted weights do, it keeps something made of the weights until it is told."""
-
-    def __init__(self, model: FakeModel) -> None:
-        self._model = model
-        self._kept: float | None = None
-
-    def clear(self) -> None:
-        self._kept = None
-
-    def value(self) -> float:
-        if self._kept is None:
-            self._kept = float(self._model.weights[0].sum())
-        return self._kept
-
-
-def test_a_registered_cache_is_never_stale(bank: RoleBank, model: FakeModel) -> None:
-    registered, forgotten = SumCache(model), SumCache(model)
-    bank.on_change(registered.clear)
-
-    def right() -> bool:
-        return registered.value() == float(model.weights[0].sum())
-
-    def refill() -> None:
-        model.weights[0].fill_(9)
-
-    actions = [
-        lambda: _train(bank, model),
-        lambda: bank.copy("follower", "evaluator"),
-        lambda: bank.switch("evaluator"),
-        lambda: bank.switch("instructor"),
-        lambda: bank.copy("follower", "instructor"),  # the resident itself
-        lambda: bank.refill("evaluator", refill, origin="follower@9", updates=0),
-        lambda: bank.add("late", trained=False),
-    ]
-    stale = 0
-    for action in actions:
-        assert right()
-        forgotten.value()
-        action()
-        assert right()
-        stale += forgotten.value() != float(model.weights[0].sum())
-    with bank.resident("base"):
-        assert right()
-    assert right()
-    assert stale >= 4, "a cache that nobody registered is caught out"
