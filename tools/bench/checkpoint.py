@@ -42,7 +42,7 @@ def work(trainable: TrainableModel, bank: RoleBank, seconds_alone: float, produc
     started = time.perf_counter()
     done = 0
     while done < products or (not products and time.perf_counter() - started < seconds_alone):
-        left @ left
+        torch.mm(left, left)
         done += 1
     for buffer in trainable.weight_buffers():
         buffer.mul_(1.0001)
