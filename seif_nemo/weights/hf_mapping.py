@@ -57,7 +57,7 @@ class Piece(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Replicated:
-    """The weight of a norm or of a router: the same on every rank."""
+    """The weight of a norm or of a router, a bias behind a sum over ranks: the same on every rank."""
 
     name: str
     shape: tuple[int, ...]
@@ -108,10 +108,10 @@ class Rows:
 
     names: tuple[str, ...]
     rows: int
-    columns: int
+    columns: int | None  # None: biases
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys(self.names, (self.rows, self.columns))
+        return dict.fromkeys(self.names, (self.rows,) if self.columns is None else (self.rows, self.columns))
 
     def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
         part = self.rows // tensor
@@ -234,6 +234,8 @@ def _layer_pieces(arch: Architecture, layer: int) -> Iterator[tuple[str, Piece]]
         yield "self_attention.k_layernorm.weight", Replicated(f"{attention}.k_norm.weight", (arch.head_dim,))
     output = Columns(f"{attention}.o_proj.weight", hidden, arch.num_heads * arch.head_dim)
     yield "self_attention.linear_proj.weight", output
+    if arch.output_bias:
+        yield "self_attention.linear_proj.bias", Replicated(f"{attention}.o_proj.bias", (hidden,))
     norm = Replicated(f"{prefix}.post_attention_layernorm.weight", (hidden,))
     if arch.experts is not None:
         yield "pre_mlp_layernorm.weight", norm
@@ -242,7 +244,12 @@ def _layer_pieces(arch: Architecture, layer: int) -> Iterator[tuple[str, Piece]]
     yield "mlp.linear_fc1.layer_norm_weight", norm
     gate_up = (f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight")
     yield "mlp.linear_fc1.weight", Rows(gate_up, arch.ffn_hidden_size, hidden)
+    if arch.mlp_bias:
+        gate_up_bias = (f"{mlp}.gate_proj.bias", f"{mlp}.up_proj.bias")
+        yield "mlp.linear_fc1.bias", Rows(gate_up_bias, arch.ffn_hidden_size, None)
     yield "mlp.linear_fc2.weight", Columns(f"{mlp}.down_proj.weight", hidden, arch.ffn_hidden_size)
+    if arch.mlp_bias:
+        yield "mlp.linear_fc2.bias", Replicated(f"{mlp}.down_proj.bias", (hidden,))
 
 
 # Of each family with experts: their module, and its gate, up and down projections.
