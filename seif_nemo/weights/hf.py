@@ -74,7 +74,7 @@ def export_hf(
                 writer = HfWriter(out_dir, source)
             except OSError as error:
                 failure = error
-        for name, tensor in _gathered(modules, arch, topology):
+        for name, tensor in hf_tensors(modules, arch, topology):
             if writer is not None and failure is None:
                 try:
                     writer.add(name, tensor.to("cpu", _DTYPES[source.dtype(name)], copy=True))
@@ -136,7 +136,7 @@ def _parts(arch: Architecture, topology: Topology, stage: int, chunk: int) -> It
 
 
 def own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topology) -> Iterator[tuple[Part, Tensor]]:
-    """The parts of which this rank holds a shard, and that shard."""
+    """The parts of which this rank holds a shard, and that shard, a parameter of the chunk."""
     layers = chunk_layers(arch, topology, topology.pipeline_rank, chunk)
     built: Any = module.decoder.layers
     assert [layer.layer_number - 1 for layer in built] == list(layers)
@@ -150,10 +150,14 @@ def own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topolo
     assert not parameters, f"no rule loads {sorted(parameters)}"
 
 
-def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> Iterator[tuple[str, Tensor]]:
-    """On global rank 0: every Hugging Face tensor, whole, on the model's device. On other ranks: sends, yields nothing.
+def hf_tensors(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> Iterator[tuple[str, Tensor]]:
+    """The model tensor by tensor, under its Hugging Face names: for exports and for engines outside this world.
 
-    Only the first copy of each shard takes part. All ranks go through the parts in the same order.
+    On global rank 0: `(name, tensor)` of every tensor, whole, on the model's device and in its dtype, in the order of
+    the layers; a tensor may share memory with the model. The other ranks send their shards and yield nothing.
+    Collective: every rank runs its iterator to the end (`for _ in hf_tensors(…): pass`), in step with rank 0. A tied
+    output projection and a value head are left out. Only the first copy of each shard takes part.
+    Memory: beside the model, one parameter of one layer (query, key and value are one; so are gate and up).
     """
     dtype = next(modules[0].parameters()).dtype
     stage_rank = topology.rank % topology.stage_size
@@ -175,6 +179,25 @@ def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topolog
             else:
                 for tensor in whole.values():
                     dist.send(tensor.contiguous(), dst=0)
+
+
+def hf_buckets(
+    modules: Sequence[GPTModel], arch: Architecture, topology: Topology, *, max_bytes: int
+) -> Iterator[list[tuple[str, Tensor]]]:
+    """`hf_tensors` in groups that hold up to `max_bytes` of memory of their own, one group at a time.
+
+    A tensor that is larger is a group by itself. Collective as `hf_tensors`. Tensors own their memory.
+    """
+    bucket: list[tuple[str, Tensor]] = []
+    held = 0
+    for name, tensor in hf_tensors(modules, arch, topology):
+        if bucket and held + tensor.nbytes > max_bytes:
+            yield bucket
+            bucket, held = [], 0
+        bucket.append((name, tensor.clone(memory_format=torch.contiguous_format)))
+        held += tensor.nbytes
+    if bucket:
+        yield bucket
 
 
 def _merge(shard: Tensor, part: Part, topology: Topology) -> dict[str, Tensor]:
