@@ -32,7 +32,6 @@ _CLASSES = {
         "_MEM_FORMAT_ENCODING",
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo", "_StoragePrefix"},
-    "megatron.core.dist_checkpointing.strategies.torch": {"MCoreMetadata", "MCoreSavePlan"},  # up to 0.15
     "collections": {"OrderedDict"},
     "pathlib": {"Path", "PosixPath", "PurePosixPath"},
 }
@@ -160,16 +159,26 @@ def _read_index(path: Path) -> Metadata:
     return index
 
 
+class _Opaque:
+    """What stands for an object of a class that is not needed: it takes everything and does nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+    def __setstate__(self, state: object) -> None: ...
+
+
 class _Unpickler(pickle.Unpickler):
-    """Knows the classes of torch's format and no others, so that a file cannot call anything."""
+    """Knows the classes of torch's format and no others, so that a file cannot call anything.
+
+    megatron-core's own writer puts the plans of its ranks beside the index: such objects become `_Opaque`.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if name in _CLASSES.get(module, ()):
-            if module.startswith("megatron"):
-                return type(name, (), {})  # nothing of it is used
             return super().find_class(module, name)
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
             return found
+        if module.startswith(("torch.distributed.checkpoint.", "megatron.core.dist_checkpointing.")):
+            return _Opaque
         raise pickle.UnpicklingError(f"it names {module}.{name}, which the format does not have")
 
 
