@@ -20,8 +20,8 @@ from seif_nemo.checkpointing.manifest import (
     MANIFEST_NAME,
     CheckpointError,
     FileRecord,
-    Layout,
     Manifest,
+    layout_of,
     read_manifest,
     record_file,
     verify_files,
@@ -104,7 +104,7 @@ class CheckpointStore:
             origin=bank.origin(role),
             updates=bank.updates(role),
             weights_digest=bank.digest(role),
-            layout=self._layout,
+            layout=layout_of(self._topology),
             step_count=trainable.step_count if with_optimizer else None,
             learning_rate=trainable.learning_rate if with_optimizer else None,
             files=self._record_files(temporary),
@@ -189,20 +189,6 @@ class CheckpointStore:
 
         self._on_main(prune)
         return removed
-
-    @property
-    def _layout(self) -> Layout:
-        topology = self._topology
-        return Layout(
-            tensor=topology.tensor,
-            pipeline=topology.pipeline,
-            data=topology.data,
-            context=topology.context,
-            virtual=topology.virtual,
-            pipeline_layout=topology.pipeline_layout,
-            expert=topology.expert,
-            expert_tensor=topology.expert_tensor,
-        )
 
     def _hidden(self, path: Path, mark: str) -> Path:
         return path.with_name(f".{path.name}{mark}{self._token}")

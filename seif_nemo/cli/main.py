@@ -10,6 +10,7 @@ commands
   evolve experiment=NAME key=value …   run SEIF rounds; under torchrun or srun on more ranks
   judge --in ROWS --out VERDICTS       judge responses to instructions, one JSON per line
   report RUN_DIR                       write RUN_DIR/report.html
+  convert --from PATH --to PATH        weights between Hugging Face and Megatron, NeMo 2 formats
 """
 
 
@@ -31,7 +32,18 @@ def _report(arguments: Sequence[str]) -> int:
     return run_report(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"evolve": _evolve, "judge": _judge, "report": _report}
+def _convert(arguments: Sequence[str]) -> int:
+    from seif_nemo.cli.convert import run_convert
+
+    return run_convert(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "evolve": _evolve,
+    "judge": _judge,
+    "report": _report,
+    "convert": _convert,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

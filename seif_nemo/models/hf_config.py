@@ -1,4 +1,4 @@
-"""config.json of an architecture: what `read_architecture` reads, written where no Hugging Face directory is at hand."""
+"""config.json of an architecture: what `read_architecture` reads, for models that come without a directory of it."""
 
 from typing import Any
 

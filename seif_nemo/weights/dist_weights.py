@@ -10,7 +10,7 @@ Shapes: L layers, E experts.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,6 +93,11 @@ class DistWeights:
         """The whole Hugging Face tensors that a parameter is made of. `piece` without padding of the vocabulary."""
         return piece.merge([self.load(name, piece, 0, 1)])
 
+    def value_head(self) -> dict[str, Tensor]:
+        """A critic's own parameters, by their names in the model; empty for other models."""
+        heads = [name.removeprefix(self._prefix) for name in self.files.names if name.startswith(self._prefix)]
+        return {name: self.files.read(self._prefix + name) for name in heads if is_of_value_head(name)}
+
     def _read(self, place: _Place, rows: slice, columns: slice | None = None) -> Tensor:
         fixed = [slice(number, number + 1) for number in place.index]
         rest = [] if columns is None else [columns]
@@ -168,7 +173,12 @@ class DistWeights:
 
 
 def load_dist_weights(
-    modules: Sequence[GPTModel], arch: Architecture, topology: Topology, weights: DistWeights
+    modules: Sequence[GPTModel],
+    arch: Architecture,
+    topology: Topology,
+    weights: DistWeights,
+    *,
+    report: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Copy this rank's shard of a distributed checkpoint into its chunks' parameters, in place and in their dtype.
 
@@ -184,6 +194,7 @@ def load_dist_weights(
                     name = f"decoder.layers.{layers[int(local[1])]}.{name[local.end() :]}"
                 rank = topology.tensor_rank if part.expert is None else topology.expert_tensor_rank
                 shard.copy_(weights.load(name, part.piece, rank, part.ranks))
+                report(shard.nbytes)
             for name, parameter in module.named_parameters():
                 if is_of_value_head(name):
                     parameter.zero_()

@@ -24,15 +24,21 @@ from seif_nemo.weights.hf_mapping import (
     is_ignored,
     pieces_of_chunk,
 )
+from seif_nemo.weights.safetensors_file import DTYPES
 
-_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
-
-def load_hf_weights(modules: Sequence[GPTModel], arch: Architecture, topology: Topology, hf_dir: str | Path) -> None:
+def load_hf_weights(
+    modules: Sequence[GPTModel],
+    arch: Architecture,
+    topology: Topology,
+    hf_dir: str | Path,
+    *,
+    report: Callable[[int], None] = lambda _: None,
+) -> None:
     """Copy this rank's shard of a safetensors checkpoint into its chunks' parameters, in place and in their dtype.
 
     Every rank reads only its slices and nothing is communicated, so every rank finds the same faults by itself.
-    A value head, which no such checkpoint has, becomes zero.
+    A value head, which no such checkpoint has, becomes zero. `report` is told the bytes of each parameter.
     Raises ValueError, naming file and tensor, for missing, extra or misshapen tensors and other dtypes than F32, BF16
     and F16.
     """
@@ -43,6 +49,7 @@ def load_hf_weights(modules: Sequence[GPTModel], arch: Architecture, topology: T
                 for part, shard in own_parts(module, chunk, arch, topology):
                     rank = topology.tensor_rank if part.expert is None else topology.expert_tensor_rank
                     shard.copy_(part.piece.load(files, rank, part.ranks))
+                    report(shard.nbytes)
                 for name, parameter in module.named_parameters():
                     if is_of_value_head(name):
                         parameter.zero_()
@@ -77,7 +84,7 @@ def export_hf(
         for name, tensor in hf_tensors(modules, arch, topology):
             if writer is not None and failure is None:
                 try:
-                    writer.add(name, tensor.to("cpu", _DTYPES[source.dtype(name)], copy=True))
+                    writer.add(name, tensor.to("cpu", DTYPES[source.dtype(name)], copy=True))
                 except Exception as error:  # the other ranks go on sending: raise when all are done
                     failure = error
         if writer is not None:
@@ -98,8 +105,8 @@ def export_hf(
 def _check(files: HfFiles, arch: Architecture) -> None:
     files.check(expected_shapes(arch), {name for name in files.file_of if is_ignored(name)})
     for name, file in files.file_of.items():
-        if files.dtype(name) not in _DTYPES:
-            supported = ", ".join(_DTYPES)
+        if files.dtype(name) not in DTYPES:
+            supported = ", ".join(DTYPES)
             raise ValueError(
                 f"{files.path / file}: {name} has the unsupported dtype {files.dtype(name)}; supported: {supported}"
             )
