@@ -11,6 +11,7 @@ commands
   judge --in ROWS --out VERDICTS       judge responses to instructions, one JSON per line
   report RUN_DIR                       write RUN_DIR/report.html
   convert --from PATH --to PATH        weights between Hugging Face and Megatron, NeMo 2 formats
+  inspect PATH                         what a model directory or a checkpoint holds
 """
 
 
@@ -38,11 +39,18 @@ def _convert(arguments: Sequence[str]) -> int:
     return run_convert(arguments)
 
 
+def _inspect(arguments: Sequence[str]) -> int:
+    from seif_nemo.cli.inspect import run_inspect
+
+    return run_inspect(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evolve": _evolve,
     "judge": _judge,
     "report": _report,
     "convert": _convert,
+    "inspect": _inspect,
 }
 
 

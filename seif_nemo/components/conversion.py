@@ -124,7 +124,7 @@ def _to_hf(request: Conversion, source: Source, described: Described, topology: 
 
 def _to_megatron(request: Conversion, source: Source, described: Described, topology: Topology, meter: Meter) -> str:
     arch = described.arch
-    layout = asdict(layout_of(with_layer_counts(arch, topology)))
+    layout = json.loads(json.dumps(asdict(layout_of(with_layer_counts(arch, topology)))))  # tuples become lists
     with _open(source, arch) as opened:
         dtype = request.dtype or opened.dtype
         if dtype is torch.float16:

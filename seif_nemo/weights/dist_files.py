@@ -7,6 +7,7 @@ Format: torch `distributed/checkpoint/filesystem.py`; metadata.json is megatron-
 
 import io
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.distributed.checkpoint.utils import _create_file_view  # pyright: ign
 from seif_nemo.models.architecture import read_json
 
 _INDEX = ".metadata"
+_NO_WEIGHT = re.compile(r"(^|\.)(optimizer|chained_\d+|rotary_pos_emb)\.|_extra_state|^(rng_state|rerun_state)")
 _CLASSES = {
     "torch": {"Size"},
     "torch.serialization": {"_get_layout"},
@@ -63,6 +65,11 @@ class DistFiles:
     def names(self) -> tuple[str, ...]:
         return tuple(self._tensors)
 
+    @staticmethod
+    def is_weight(name: str) -> bool:
+        """Whether this is a tensor of a model and not of an optimizer or of what a library keeps beside it."""
+        return _NO_WEIGHT.search(name) is None
+
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].size)
 
@@ -99,6 +106,12 @@ class DistFiles:
         if filled != out.numel():
             raise ValueError(f"{self.path / _INDEX}: {name} has {filled} of {out.numel()} elements asked for")
         return out
+
+    def read_all(self) -> None:
+        """Read every chunk and drop it. Raises ValueError as `read` does."""
+        for name, tensor in self._tensors.items():
+            for chunk in tensor.chunks:
+                self._chunk(name, chunk.offsets, chunk.sizes)
 
     def _chunk(self, name: str, offsets: torch.Size, sizes: torch.Size) -> Tensor:
         place = self._places.get(_index_of(name, offsets))

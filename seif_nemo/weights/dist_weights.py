@@ -28,10 +28,6 @@ from seif_nemo.weights.hf_mapping import Columns, Piece, QueryKeyValue, Replicat
 _EMBEDDING = "embedding.word_embeddings.weight"
 _LAYER = re.compile(r"^decoder\.layers\.(\d+)\.")
 _LOCAL_EXPERT = re.compile(r"\.experts\.local_experts\.(\d+)\.")
-# Besides the weights: optimizer state, and what Transformer Engine or a critic keep.
-_IGNORED = re.compile(
-    r"(^|\.)(optimizer|chained_\d+|value_head|rotary_pos_emb)\.|_extra_state|^(rng_state|rerun_state)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class DistWeights:
         self.files = files
         self.arch = arch
         self._names = set(files.names)
-        found = [name for name in files.names if name.endswith(_EMBEDDING) and not _IGNORED.search(name)]
+        found = [name for name in files.names if name.endswith(_EMBEDDING) and files.is_weight(name)]
         if len(found) != 1:
             raise ValueError(
                 f"{files.path} has {len(found)} tensors named {_EMBEDDING}: this is no GPT model's checkpoint"
@@ -151,7 +147,8 @@ class DistWeights:
         where = self.files.path
         if missing:
             raise ValueError(f"{where} lacks {_some(list(missing))}, which the model's configuration calls for")
-        extra = [name for name in self.files.names if name not in used and not _IGNORED.search(name)]
+        used |= {self._prefix + name for name in self.value_head()}
+        extra = [name for name in self.files.names if name not in used and self.files.is_weight(name)]
         if extra:
             raise ValueError(f"{where} holds {_some(extra)}, which the model's configuration does not have")
 
