@@ -229,7 +229,7 @@ class _Base:
         return self._digest
 
     def origin(self, name: str) -> str:
-        return f"{Resident.BASE}@0"
+        return f"{Resident.BASE}-{self._digest[:12]}@0"  # another model's base is not the one of the run that loads it
 
     def updates(self, name: str) -> int:
         return 0
