@@ -37,7 +37,7 @@ def _compare(models: dict[str, Path], layouts: list[ParallelConfig]) -> list[str
             dtype = MODELS[name].get("dtype", torch.float32)
             ours, theirs = (build_gpt(arch, topology, dtype=dtype, max_sequence_length=64) for _ in range(2))
             load_hf_weights(ours, arch, topology, path)
-            bridge = AutoBridge.from_pretrained(str(path))
+            bridge = AutoBridge.from_pretrained(str(path), dtype=dtype)
             with torch.no_grad():
                 bridge.load_weights(theirs, str(path))
             for (key, a), b in zip(ours[0].named_parameters(), theirs[0].parameters(), strict=True):
