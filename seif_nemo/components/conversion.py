@@ -134,13 +134,13 @@ def _to_megatron(request: Conversion, source: Source, described: Described, topo
             return f"{request.target} is this conversion already: nothing to do"
         modules = build_gpt(arch, topology, dtype=dtype, max_sequence_length=_POSITIONS)
         model = PlainModel(modules, topology)
-        sizes = [buffer.nbytes for buffer in model.weight_buffers()]
+        sizes = [parameter.nbytes for parameter in model.parameters()]
         meter.start("reading", len(sizes), sum(sizes))
         opened.load(modules, topology, meter.add)
         meter.start("checking", len(opened.units[:: topology.world_size]), sum(sizes))
         expected = _digest_of_units(opened, arch, dtype, topology, meter.add)
-    sums = RoleSums(model, arch, topology)
-    digest = sums.join(sums.of(model.weight_buffers()))
+    sums = RoleSums(modules, arch, topology)
+    digest = sums.join(sums.of((parameter, parameter) for parameter in model.parameters()))
     if digest != expected:
         raise ConversionError(f"{source.path}: the weights loaded have the digest {digest}, those read {expected}")
     meter.close()

@@ -118,7 +118,7 @@ def _load_into_a_run(path: Path, hf_dir: Path) -> list[bool]:
     trainable = TrainableModel(modules, modules[0].config, OptimizerConfig(), topology)
     for buffer in trainable.weight_buffers():
         buffer.zero_()
-    bank = RoleBank(trainable, RoleSums(trainable, arch, topology))
+    bank = RoleBank(trainable, RoleSums(trainable.modules, arch, topology))
     bank.add("base", trained=False)
     CheckpointStore(path.parent / "no_run", topology).load(trainable, bank, "base", path)
     loaded = [parameter.clone() for module in modules for parameter in module.parameters()]

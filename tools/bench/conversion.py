@@ -97,7 +97,7 @@ def main() -> None:
         modules = build_gpt(arch, topology, dtype=torch.bfloat16, max_sequence_length=64)
         load_hf_weights(modules, arch, topology, source)
     figures["load_s"], figures["load_peak_mb"] = time.monotonic() - started, peak.grown / 1e6
-    parameters = PlainModel(modules, topology).weight_buffers()
+    parameters = PlainModel(modules, topology).parameters()
     figures["shard_mb"] = sum(tensor.nbytes for tensor in parameters) / 1e6
     figures["largest_parameter_of_shard_mb"] = max(tensor.nbytes for tensor in parameters) / 1e6
     figures["largest_tensor_mb"] = max(torch.Size(shape).numel() for shape in expected_shapes(arch).values()) * 2 / 1e6
