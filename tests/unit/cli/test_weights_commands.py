@@ -17,7 +17,7 @@ from tests.tiny_hf import make_tiny_hf
         (["--from", "a", "--to", "b", "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
         (
             ["--from", "a", "--to", "b", "parallel.tensr=2"],
-            "there is no key 'parallel.tensr'; did you mean 'parallel.tensor'?",
+            "no key 'parallel.tensr'; did you mean 'parallel.tensor'?",
         ),
         (["--from", "a", "--to", "b", "parallel.tensor=x"], "parallel.tensor=x: Value 'x'"),
         (["--from", "a", "--to", "b", "parallel.tensor=0"], "parallel.tensor=0 must be at least 1"),
