@@ -4,6 +4,8 @@ Counted are anonymous pages (`RssAnon` in /proc/self/status): what was allocated
 the kernel takes them back when it needs room.
 """
 
+import ctypes
+import gc
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +17,12 @@ _INTERVAL_S = 0.001
 class AnonymousPeak:
     """`with AnonymousPeak() as peak: …`, then `peak.grown`: bytes above what there was at the start, at the worst.
 
-    A thread samples every millisecond, so that shorter peaks may be missed.
+    A thread samples every millisecond, so that shorter peaks may be missed. What was freed before is given back first.
     """
 
     def __enter__(self) -> "AnonymousPeak":
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory, which would hide that it is used again
         self._start = self._peak = anonymous_bytes()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)

@@ -79,14 +79,14 @@ class DistFiles:
     def read(self, name: str, *ranges: slice) -> Tensor:
         """A part of a tensor, on the CPU, in its own dtype; dimensions without a range are whole.
 
-        Memory: the part and one of the chunks in which the tensor was written. Raises ValueError, naming the file,
-        where a chunk is missing or damaged.
+        Memory: the part, and one of the chunks in which the tensor was written unless it holds all of the part.
+        Raises ValueError, naming the file, where a chunk is missing or damaged.
         """
         shape = self.shape(name)
         bounds = [part.indices(size)[:2] for part, size in zip(ranges, shape, strict=False)]
         bounds += [(0, size) for size in shape[len(ranges) :]]
-        out = torch.empty([end - start for start, end in bounds], dtype=self.dtype(name))
-        filled = 0
+        out: Tensor | None = None
+        filled, wanted = 0, torch.Size(end - start for start, end in bounds)
         for chunk in self._tensors[name].chunks:
             overlap = [
                 (max(start, offset), min(end, offset + size))
@@ -95,17 +95,24 @@ class DistFiles:
             if any(start >= end for start, end in overlap):
                 continue
             source = self._chunk(name, chunk.offsets, chunk.sizes)
-            inside = tuple(
-                slice(start - offset, end - offset) for (start, end), offset in zip(overlap, chunk.offsets, strict=True)
-            )
+            part = source[
+                tuple(
+                    slice(start - offset, end - offset)
+                    for (start, end), offset in zip(overlap, chunk.offsets, strict=True)
+                )
+            ]
+            if part.shape == wanted:
+                return part
+            if out is None:
+                out = torch.empty(wanted, dtype=self.dtype(name))
             target = tuple(
                 slice(start - first, end - first) for (start, end), (first, _) in zip(overlap, bounds, strict=True)
             )
-            out[target] = source[inside]
-            filled += source[inside].numel()
-        if filled != out.numel():
-            raise ValueError(f"{self.path / _INDEX}: {name} has {filled} of {out.numel()} elements asked for")
-        return out
+            out[target] = part
+            filled += part.numel()
+        if filled != wanted.numel():
+            raise ValueError(f"{self.path / _INDEX}: {name} has {filled} of {wanted.numel()} elements asked for")
+        return torch.empty(wanted, dtype=self.dtype(name)) if out is None else out
 
     def read_all(self) -> None:
         """Read every chunk and drop it. Raises ValueError as `read` does."""

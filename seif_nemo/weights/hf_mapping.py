@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seif_nemo.models.architecture import Architecture, Experts
 
+_ROWS_AT_ONCE = 4096  # of an embedding
 _EXPERT = re.compile(r"\.mlp\.experts\.local_experts\.(\d+)\.")
 
 
@@ -90,8 +91,14 @@ class Vocabulary:
     def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
         per_rank = self.padded // tensor
         start = min(tensor_rank * per_rank, self.rows)
-        real = files.read(self.name, slice(start, min(start + per_rank, self.rows)))
-        return torch.cat([real, real.new_zeros(per_rank - real.shape[0], self.columns)])
+        end = min(start + per_rank, self.rows)
+        if end - start == per_rank:
+            return files.read(self.name, slice(start, end))
+        shard = files.read(self.name, slice(start, start)).new_zeros(per_rank, self.columns)
+        for first in range(start, end, _ROWS_AT_ONCE):  # it may be the largest tensor: there is no room for it twice
+            rows = slice(first, min(first + _ROWS_AT_ONCE, end))
+            shard[rows.start - start : rows.stop - start] = files.read(self.name, rows)
+        return shard
 
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         return {self.name: torch.cat(list(shards))[: self.rows]}
