@@ -41,12 +41,12 @@ def test_a_rank_holds_its_shard_and_one_tensor(tmp_path: Path) -> None:
 
 
 def test_the_peak_is_seen_and_mapped_files_are_not(tmp_path: Path) -> None:
-    before = anonymous_bytes()
     with AnonymousPeak() as peak:
+        before = anonymous_bytes()
         block = torch.ones(64 << 20, dtype=torch.uint8)
-        assert anonymous_bytes() >= before + block.nbytes
+        assert anonymous_bytes() > before + 0.9 * block.nbytes
         del block
-    assert 64 << 20 <= peak.grown < 72 << 20
+    assert 60 << 20 <= peak.grown < 72 << 20
     (tmp_path / "file").write_bytes(bytes(64 << 20))
     with AnonymousPeak() as peak:
         mapped = torch.from_file(str(tmp_path / "file"), shared=False, size=64 << 20, dtype=torch.uint8)
