@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace, parallel: ParallelConfig) -> int:
         topology = build_topology(parallel, seed=0, threads=options.threads)
     except ValueError as error:
         return _refuse(str(error))
-    meter = Meter(sys.stderr if topology.is_main else open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    meter = Meter(sys.stderr if topology.is_main else StringIO())
     code = 0
     try:
         told = convert(request, parallel, topology, meter)

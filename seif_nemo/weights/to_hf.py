@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from seif_nemo.data.files import sync, write_whole
 from seif_nemo.models.architecture import read_json
-from seif_nemo.parallel.collectives import any_rank, barrier
+from seif_nemo.parallel.collectives import any_rank
 from seif_nemo.parallel.digest import digest_file, join_digests
 from seif_nemo.parallel.tensor_sums import sums_digest, tensor_sums
 from seif_nemo.parallel.topology import Topology
@@ -106,7 +107,7 @@ def convert_to_hf(
 
     _together(topology, write)
     counts = torch.tensor([done.count(False), done.count(True)], device=topology.device)
-    torch.distributed.all_reduce(counts, group=topology.world_group)
+    dist.all_reduce(counts, group=topology.world_group)
     digest = ""
 
     def finish() -> None:
@@ -246,15 +247,16 @@ def is_beside(name: str) -> bool:
 
 
 def _together(topology: Topology, action: Callable[[], None]) -> None:
-    """Run `action` on every rank; if it fails on one, all raise."""
+    """Run `action` on every rank; if it fails on some, all raise: those their own error, the others the first one."""
     failure: Exception | None = None
     try:
         action()
     except Exception as error:
         failure = error
-    failed = any_rank(failure is not None, topology)
-    if failure is not None:
-        raise failure
-    if failed:
-        raise ConversionError("another rank failed; see its error")
-    barrier(topology)
+    if any_rank(failure is not None, topology):
+        told: list[str | None] = [None] * topology.world_size
+        dist.all_gather_object(told, None if failure is None else str(failure), group=topology.world_group)
+        if failure is not None:
+            raise failure
+        rank, message = next((rank, text) for rank, text in enumerate(told) if text is not None)
+        raise ConversionError(f"rank {rank}: {message}")
