@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seif_nemo.parallel.digest import digest_file, join_digests
+from seif_nemo.parallel.topology import Topology
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 4
@@ -37,6 +38,20 @@ class Layout:
     pipeline_layout: tuple[int, ...] | None
     expert: int
     expert_tensor: int
+
+
+def layout_of(topology: Topology) -> Layout:
+    """The layout of this world."""
+    return Layout(
+        tensor=topology.tensor,
+        pipeline=topology.pipeline,
+        data=topology.data,
+        context=topology.context,
+        virtual=topology.virtual,
+        pipeline_layout=topology.pipeline_layout,
+        expert=topology.expert,
+        expert_tensor=topology.expert_tensor,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ from seif_nemo.checkpointing.manifest import (
     MANIFEST_NAME,
     CheckpointError,
     FileRecord,
-    Layout,
     Manifest,
     WriteError,
+    layout_of,
     read_manifest,
     record_file,
     verify_files,
@@ -166,7 +166,7 @@ class CheckpointStore:
             origin=bank.origin(role),
             updates=bank.updates(role),
             weights_digest=bank.digest(role),
-            layout=self._layout,
+            layout=layout_of(self._topology),
             step_count=trainable.step_count if with_optimizer else None,
             learning_rate=trainable.learning_rate if with_optimizer else None,
             base_digest=None if self._base is None else self._base.digest,
@@ -303,20 +303,6 @@ class CheckpointStore:
                 sync(source.parent)
 
         self._on_main(move)
-
-    @property
-    def _layout(self) -> Layout:
-        topology = self._topology
-        return Layout(
-            tensor=topology.tensor,
-            pipeline=topology.pipeline,
-            data=topology.data,
-            context=topology.context,
-            virtual=topology.virtual,
-            pipeline_layout=topology.pipeline_layout,
-            expert=topology.expert,
-            expert_tensor=topology.expert_tensor,
-        )
 
     def _hidden(self, path: Path, mark: str) -> Path:
         return path.with_name(f".{path.name}{mark}{self._token}")

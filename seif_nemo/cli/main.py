@@ -10,6 +10,8 @@ commands
   evolve experiment=NAME key=value …   run SEIF rounds; under torchrun or srun on more ranks
   judge --in ROWS --out VERDICTS       judge responses to instructions, one JSON per line
   report RUN_DIR                       write RUN_DIR/report.html
+  convert --from PATH --to PATH        weights between Hugging Face and Megatron, NeMo 2 formats
+  inspect PATH                         what a model directory or a checkpoint holds
 """
 
 
@@ -31,7 +33,25 @@ def _report(arguments: Sequence[str]) -> int:
     return run_report(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"evolve": _evolve, "judge": _judge, "report": _report}
+def _convert(arguments: Sequence[str]) -> int:
+    from seif_nemo.cli.convert import run_convert
+
+    return run_convert(arguments)
+
+
+def _inspect(arguments: Sequence[str]) -> int:
+    from seif_nemo.cli.inspect import run_inspect
+
+    return run_inspect(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "evolve": _evolve,
+    "judge": _judge,
+    "report": _report,
+    "convert": _convert,
+    "inspect": _inspect,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,36 +1,15 @@
 """What a Hugging Face directory says about its model, read once and checked."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seif_nemo.models.families import FAMILIES, ExpertKeys, Family
+from seif_nemo.models.rope import LinearRope, Llama3Rope, RopeScaling, YarnRope, yarn_attention_factor
 
-_ROPE_TYPES = ("default", "llama3")
-
-
-@dataclass(frozen=True, slots=True)
-class Llama3Rope:
-    """Stretched rotary frequencies of Llama 3.1 (transformers `_compute_llama3_parameters`)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_positions: int
-
-    def scale(self, inverse_frequency: float) -> float:
-        """The stretched inverse frequency (radians per token)."""
-        wavelength = 2 * math.pi / inverse_frequency
-        if wavelength < self.original_max_positions / self.high_freq_factor:
-            return inverse_frequency
-        if wavelength > self.original_max_positions / self.low_freq_factor:
-            return inverse_frequency / self.factor
-        smooth = (self.original_max_positions / wavelength - self.low_freq_factor) / (
-            self.high_freq_factor - self.low_freq_factor
-        )
-        return (1 - smooth) * inverse_frequency / self.factor + smooth * inverse_frequency
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+_LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +44,11 @@ class Architecture:
     qk_norm: bool
     norm_eps: float
     rope_theta: float
-    rope_scaling: Llama3Rope | None
+    rope_scaling: RopeScaling | None
     eos_ids: tuple[int, ...]  # of config.json and generation_config.json, without repeats
     experts: Experts | None = None
+    output_bias: bool = False  # of attention's output projection
+    mlp_bias: bool = False  # of all three projections of a dense feed-forward layer
 
     @property
     def heads_per_group(self) -> int:
@@ -100,7 +81,8 @@ def read_architecture(hf_dir: str | Path) -> Architecture:
         raise ValueError(
             f"{path}: num_attention_heads={num_heads} must divide hidden_size={hidden_size} where head_dim is absent"
         )
-    theta, scaling = _rope(path, raw)
+    theta, scaling = _rope(path, values)
+    attention_bias = family.attention_bias_key and bool(values["attention_bias"])
     return Architecture(
         family=family.name,
         num_layers=_size(path, values, "num_hidden_layers"),
@@ -112,13 +94,15 @@ def read_architecture(hf_dir: str | Path) -> Architecture:
         vocab_size=_size(path, values, "vocab_size"),
         max_positions=_size(path, values, "max_position_embeddings"),
         tied_embeddings=bool(values["tie_word_embeddings"]),
-        qkv_bias=family.qkv_bias,
+        qkv_bias=family.qkv_bias or attention_bias,
         qk_norm=family.qk_norm,
         norm_eps=float(values["rms_norm_eps"]),
         rope_theta=theta,
         rope_scaling=scaling,
         eos_ids=read_eos_ids(hf_dir),
         experts=None if family.experts is None else _experts(path, values, family.experts),
+        output_bias=attention_bias,
+        mlp_bias=family.mlp_bias_key and bool(values["mlp_bias"]),
     )
 
 
@@ -176,30 +160,60 @@ def _experts(path: Path, values: dict[str, Any], keys: ExpertKeys) -> Experts:
     return Experts(count, per_token, _size(path, values, keys.ffn_size), normalised)
 
 
-def _rope(path: Path, raw: dict[str, Any]) -> tuple[float, Llama3Rope | None]:
-    parameters = raw.get("rope_parameters")
+def _rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+    parameters, key = values.get("rope_parameters"), "rope_parameters"
     if parameters is None:
-        parameters = {"rope_theta": raw.get("rope_theta", 10000.0), **(raw.get("rope_scaling") or {})}
-        key = "rope_scaling"
-    else:
-        key = "rope_parameters"
+        parameters, key = values.get("rope_scaling") or {}, "rope_scaling"
+    parameters = {"rope_theta": values["rope_theta"], **parameters}
     kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind in _LENGTH_DEPENDENT:
+        raise ValueError(
+            f"{path}: {key}.rope_type={kind!r} is not supported: its frequencies depend on the length of each "
+            f"sequence; supported: {', '.join(map(repr, _ROPE_TYPES))}"
+        )
     if kind not in _ROPE_TYPES:
         raise _unsupported(path, f"{key}.rope_type", kind, _ROPE_TYPES)
     if parameters.get("partial_rotary_factor", 1.0) != 1.0:
         raise _unsupported(path, f"{key}.partial_rotary_factor", parameters["partial_rotary_factor"], (1.0,))
-    theta = float(parameters.get("rope_theta", raw.get("rope_theta", 10000.0)))
+    theta = float(parameters["rope_theta"])
     if kind == "default":
         return theta, None
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    missing = [name for name in names if name not in parameters]
+    needed = ("factor", "low_freq_factor", "high_freq_factor") if kind == "llama3" else ("factor",)
+    missing = [name for name in needed if name not in parameters]
     if missing:
-        raise ValueError(f"{path}: {key} of type llama3 lacks {', '.join(missing)}")
+        raise ValueError(f"{path}: {key} of type {kind} lacks {', '.join(missing)}")
+    if kind == "linear":
+        return theta, LinearRope(float(parameters["factor"]))
+    # transformers: the key beside `rope_parameters` goes first, and without any it is the model's own length.
+    length_key = "original_max_position_embeddings"
+    default = parameters.get(length_key, _size(path, values, "max_position_embeddings"))
+    original = int(values.get(length_key, default))
+    if kind == "yarn":
+        return theta, _yarn(path, values, parameters, original)
     return theta, Llama3Rope(
         factor=float(parameters["factor"]),
         low_freq_factor=float(parameters["low_freq_factor"]),
         high_freq_factor=float(parameters["high_freq_factor"]),
-        original_max_positions=int(parameters["original_max_position_embeddings"]),
+        original_max_positions=original,
+    )
+
+
+def _yarn(path: Path, values: dict[str, Any], parameters: dict[str, Any], original: int) -> YarnRope:
+    factor = parameters["factor"]
+    if factor is None:
+        factor = _size(path, values, "max_position_embeddings") / original
+    attention_factor = parameters.get("attention_factor")
+    if attention_factor is None:
+        attention_factor = yarn_attention_factor(
+            float(factor), parameters.get("mscale"), parameters.get("mscale_all_dim")
+        )
+    return YarnRope(
+        factor=float(factor),
+        original_max_positions=original,
+        beta_fast=float(parameters.get("beta_fast") or 32),
+        beta_slow=float(parameters.get("beta_slow") or 1),
+        attention_factor=float(attention_factor),
+        truncate=bool(parameters.get("truncate", True)),
     )
 
 

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from seif_nemo.config.parallel import Recompute
 from seif_nemo.models.architecture import Architecture, Experts
+from seif_nemo.models.biased import with_bias
 from seif_nemo.models.cpu_modules import TorchSpecProvider
 from seif_nemo.models.experts import expert_layer
 from seif_nemo.models.fp8_layers import emulate_fp8, require_fp8
 from seif_nemo.models.head import gives_hidden
 from seif_nemo.models.precision import Fp8Plan, check_layers, transformer_options
+from seif_nemo.models.rope import plain
 from seif_nemo.models.value_head import add_value_head
 from seif_nemo.parallel.topology import Topology
 
@@ -83,7 +85,7 @@ def _build_chunk(
     max_sequence_length: int,
 ) -> GPTModel:
     num_layers = len(chunk_layers(arch, topology, topology.pipeline_rank, chunk))
-    block_spec: Any = _block_spec(config, backend, num_layers)
+    block_spec: Any = _block_spec(config, backend, num_layers, arch)
     is_last = is_last_chunk(topology, chunk)
     model = GPTModel(
         config,
@@ -139,6 +141,7 @@ def transformer_config(
         activation_func=F.silu,
         add_bias_linear=False,
         add_qkv_bias=arch.qkv_bias,
+        softmax_scale=softmax_scale(arch),
         hidden_dropout=0.0,
         attention_dropout=0.0,
         tensor_model_parallel_size=topology.tensor,
@@ -228,11 +231,18 @@ def _megatron_layout(arch: Architecture, topology: Topology) -> list[list[str]]:
 
 def inverse_frequencies(arch: Architecture) -> Tensor:
     """Rotary inverse frequencies in radians per token, [head_dim / 2], fp32 (arXiv 2104.09864)."""
-    exponent = torch.arange(0, arch.head_dim, 2, dtype=torch.int64).float() / arch.head_dim
-    frequencies = 1.0 / (arch.rope_theta**exponent)
     if arch.rope_scaling is None:
-        return frequencies
-    return torch.tensor([arch.rope_scaling.scale(float(value)) for value in frequencies], dtype=torch.float32)
+        return plain(arch.rope_theta, arch.head_dim)
+    return arch.rope_scaling.frequencies(arch.rope_theta, arch.head_dim)
+
+
+def softmax_scale(arch: Architecture) -> float | None:
+    """What attention scores are multiplied by; None: the usual 1 / sqrt(head_dim).
+
+    A factor on the cosines and sines of queries and keys alike is its square on the scores.
+    """
+    factor = 1.0 if arch.rope_scaling is None else arch.rope_scaling.attention_factor
+    return None if factor == 1.0 else factor**2 / math.sqrt(arch.head_dim)
 
 
 def check_division(arch: Architecture, topology: Topology) -> None:
@@ -358,13 +368,20 @@ def _backend(topology: Topology, fp8: Fp8Plan | None) -> BackendSpecProvider:
     return TorchSpecProvider()
 
 
-def _block_spec(config: TransformerConfig, backend: BackendSpecProvider, num_layers: int) -> TransformerBlockSubmodules:
+def _block_spec(
+    config: TransformerConfig, backend: BackendSpecProvider, num_layers: int, arch: Architecture
+) -> TransformerBlockSubmodules:
     norm_linear: Any = backend.column_parallel_layer_norm_linear()
     norm: Any = backend.layer_norm(rms_norm=True)
+    output: Any = backend.row_parallel_linear()
     add_residual: Any = get_bias_dropout_add
     qk_norm = backend.layer_norm(rms_norm=True, for_qk=True) if config.qk_layernorm else IdentityOp
     if config.num_moe_experts is None:
-        feed_forward: dict[str, Any] = {"mlp": get_mlp_module_spec_for_backend(backend=backend)}
+        mlp: Any = get_mlp_module_spec_for_backend(backend=backend)
+        if arch.mlp_bias:
+            mlp.submodules.linear_fc1 = with_bias(mlp.submodules.linear_fc1)
+            mlp.submodules.linear_fc2 = with_bias(mlp.submodules.linear_fc2)
+        feed_forward: dict[str, Any] = {"mlp": mlp}
     else:  # many linear layers read the norm's output: it is a module of its own
         feed_forward = {"pre_mlp_layernorm": norm, "mlp": expert_layer(backend, grouped=config.moe_grouped_gemm)}
     layer = ModuleSpec(
@@ -376,7 +393,7 @@ def _block_spec(config: TransformerConfig, backend: BackendSpecProvider, num_lay
                 submodules=SelfAttentionSubmodules(
                     linear_qkv=norm_linear,
                     core_attention=backend.core_attention(),
-                    linear_proj=backend.row_parallel_linear(),
+                    linear_proj=with_bias(output) if arch.output_bias else output,
                     q_layernorm=qk_norm,
                     k_layernorm=qk_norm,
                 ),

@@ -28,6 +28,8 @@ class Family:
     qk_norm: bool  # RMSNorm over each head's query and key
     defaults: dict[str, Any] = field(default_factory=dict)  # what transformers assumes where config.json is silent
     required: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> the values that are implemented
+    attention_bias_key: bool = False  # `attention_bias` in config.json adds biases to all projections of attention
+    mlp_bias_key: bool = False  # `mlp_bias` in config.json adds biases to all projections of the feed-forward part
     experts: ExpertKeys | None = None  # None: dense feed-forward layers
 
 
@@ -39,6 +41,9 @@ _COMMON_DEFAULTS: dict[str, Any] = {
     "eos_token_id": None,
     "head_dim": None,  # hidden_size // num_attention_heads
     "num_key_value_heads": None,  # num_attention_heads
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rope_theta": 10000.0,
 }
 _COMMON_REQUIRED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
@@ -53,7 +58,9 @@ LLAMA = Family(
     qkv_bias=False,
     qk_norm=False,
     defaults=_COMMON_DEFAULTS,
-    required=_COMMON_REQUIRED | {"attention_bias": (False,), "mlp_bias": (False,)},
+    required=_COMMON_REQUIRED,
+    attention_bias_key=True,
+    mlp_bias_key=True,
 )
 QWEN2 = Family(
     name="qwen2",
@@ -69,7 +76,8 @@ QWEN3 = Family(
     qkv_bias=False,
     qk_norm=True,
     defaults=_COMMON_DEFAULTS | {"head_dim": 128},
-    required=_COMMON_REQUIRED | {"attention_bias": (False,), "use_sliding_window": (False,)},
+    required=_COMMON_REQUIRED | {"use_sliding_window": (False,)},
+    attention_bias_key=True,
 )
 # Every layer's feed-forward part is a mixture of experts. Router logits are softmaxed over all experts and the largest
 # kept; Mixtral always divides them by their sum.
@@ -78,7 +86,8 @@ MIXTRAL = Family(
     architecture="MixtralForCausalLM",
     qkv_bias=False,
     qk_norm=False,
-    defaults=_COMMON_DEFAULTS | {"rms_norm_eps": 1e-5, "num_local_experts": 8, "num_experts_per_tok": 2},
+    defaults=_COMMON_DEFAULTS
+    | {"rms_norm_eps": 1e-5, "num_local_experts": 8, "num_experts_per_tok": 2, "rope_theta": 1000000.0},
     required=_COMMON_REQUIRED | {"sliding_window": (None,), "router_jitter_noise": (0.0, None)},
     experts=ExpertKeys(count=("num_local_experts",), ffn_size="intermediate_size", always_normalised=True),
 )
@@ -91,7 +100,6 @@ QWEN3_MOE = Family(
     | {"num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": False, "intermediate_size": 6144},
     required=_COMMON_REQUIRED
     | {
-        "attention_bias": (False,),
         "use_sliding_window": (False,),
         "decoder_sparse_step": (1,),
         "mlp_only_layers": ([], None),
@@ -99,6 +107,7 @@ QWEN3_MOE = Family(
     experts=ExpertKeys(
         count=("num_experts", "num_local_experts"), ffn_size="moe_intermediate_size", always_normalised=False
     ),
+    attention_bias_key=True,
 )
 
 FAMILIES: dict[str, Family] = {family.architecture: family for family in (LLAMA, QWEN2, QWEN3, MIXTRAL, QWEN3_MOE)}

@@ -25,15 +25,21 @@ from seif_nemo.weights.hf_mapping import (
     is_ignored,
     pieces_of_chunk,
 )
+from seif_nemo.weights.safetensors_file import DTYPES
 
-_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
-
-def load_hf_weights(modules: Sequence[GPTModel], arch: Architecture, topology: Topology, hf_dir: str | Path) -> None:
+def load_hf_weights(
+    modules: Sequence[GPTModel],
+    arch: Architecture,
+    topology: Topology,
+    hf_dir: str | Path,
+    *,
+    report: Callable[[int], None] = lambda _: None,
+) -> None:
     """Copy this rank's shard of a safetensors checkpoint into its chunks' parameters, in place and in their dtype.
 
     Every rank reads only its slices and nothing is communicated, so every rank finds the same faults by itself.
-    A value head, which no such checkpoint has, becomes zero.
+    A value head, which no such checkpoint has, becomes zero. `report` is told the bytes of each parameter.
     Raises ValueError, naming file and tensor, for missing, extra or misshapen tensors and other dtypes than F32, BF16
     and F16.
     """
@@ -44,6 +50,7 @@ def load_hf_weights(modules: Sequence[GPTModel], arch: Architecture, topology: T
                 for part, shard in own_parts(module, chunk, arch, topology):
                     rank = topology.tensor_rank if part.expert is None else topology.expert_tensor_rank
                     shard.copy_(part.piece.load(files, rank, part.ranks))
+                    report(shard.nbytes)
                 for name, parameter in module.named_parameters():
                     if is_of_value_head(name):
                         parameter.zero_()
@@ -75,10 +82,10 @@ def export_hf(
                 writer = HfWriter(out_dir, source)
             except OSError as error:
                 failure = error
-        for name, tensor in _gathered(modules, arch, topology):
+        for name, tensor in hf_tensors(modules, arch, topology):
             if writer is not None and failure is None:
                 try:
-                    writer.add(name, tensor.to("cpu", _DTYPES[source.dtype(name)], copy=True))
+                    writer.add(name, tensor.to("cpu", DTYPES[source.dtype(name)], copy=True))
                 except Exception as error:  # the other ranks go on sending: raise when all are done
                     failure = error
         if writer is not None:
@@ -99,8 +106,8 @@ def export_hf(
 def _check(files: HfFiles, arch: Architecture) -> None:
     files.check(expected_shapes(arch), {name for name in files.file_of if is_ignored(name)})
     for name, file in files.file_of.items():
-        if files.dtype(name) not in _DTYPES:
-            supported = ", ".join(_DTYPES)
+        if files.dtype(name) not in DTYPES:
+            supported = ", ".join(DTYPES)
             raise ValueError(
                 f"{files.path / file}: {name} has the unsupported dtype {files.dtype(name)}; supported: {supported}"
             )
@@ -137,7 +144,7 @@ def _parts(arch: Architecture, topology: Topology, stage: int, chunk: int) -> It
 
 
 def own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topology) -> Iterator[tuple[Part, Tensor]]:
-    """The parts of which this rank holds a shard, and that shard."""
+    """The parts of which this rank holds a shard, and that shard, a parameter of the chunk."""
     layers = chunk_layers(arch, topology, topology.pipeline_rank, chunk)
     built: Any = module.decoder.layers
     assert [layer.layer_number - 1 for layer in built] == list(layers)
@@ -152,10 +159,14 @@ def own_parts(module: GPTModel, chunk: int, arch: Architecture, topology: Topolo
     assert not parameters, f"no rule loads {sorted(parameters)}"
 
 
-def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> Iterator[tuple[str, Tensor]]:
-    """On global rank 0: every Hugging Face tensor, whole, on the model's device. On other ranks: sends, yields nothing.
+def hf_tensors(modules: Sequence[GPTModel], arch: Architecture, topology: Topology) -> Iterator[tuple[str, Tensor]]:
+    """The model tensor by tensor, under its Hugging Face names: for exports and for engines outside this world.
 
-    Only the first copy of each shard takes part. All ranks go through the parts in the same order.
+    On global rank 0: `(name, tensor)` of every tensor, whole, on the model's device and in its dtype, in the order of
+    the layers; a tensor may share memory with the model. The other ranks send their shards and yield nothing.
+    Collective: every rank runs its iterator to the end (`for _ in hf_tensors(…): pass`), in step with rank 0. A tied
+    output projection and a value head are left out. Only the first copy of each shard takes part.
+    Memory: beside the model, one parameter of one layer (query, key and value are one; so are gate and up).
     """
     dtype = next(modules[0].parameters()).dtype
     stage_rank = topology.rank % topology.stage_size
@@ -177,6 +188,25 @@ def _gathered(modules: Sequence[GPTModel], arch: Architecture, topology: Topolog
             else:
                 for tensor in whole.values():
                     dist.send(tensor.contiguous(), dst=0)
+
+
+def hf_buckets(
+    modules: Sequence[GPTModel], arch: Architecture, topology: Topology, *, max_bytes: int
+) -> Iterator[list[tuple[str, Tensor]]]:
+    """`hf_tensors` in groups that hold up to `max_bytes` of memory of their own, one group at a time.
+
+    A tensor that is larger is a group by itself. Collective as `hf_tensors`. Tensors own their memory.
+    """
+    bucket: list[tuple[str, Tensor]] = []
+    held = 0
+    for name, tensor in hf_tensors(modules, arch, topology):
+        if bucket and held + tensor.nbytes > max_bytes:
+            yield bucket
+            bucket, held = [], 0
+        bucket.append((name, tensor.clone(memory_format=torch.contiguous_format)))
+        held += tensor.nbytes
+    if bucket:
+        yield bucket
 
 
 def _merge(shard: Tensor, part: Part, topology: Topology) -> dict[str, Tensor]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from seif_nemo.data.files import sync
 from seif_nemo.models.architecture import read_json
 
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"}
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+WEIGHT_SUFFIXES = {".safetensors", ".bin", ".distcp", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"}
 
 
 class HfFiles:
@@ -75,14 +75,14 @@ class HfFiles:
                 raise ValueError(f"{file}: {name} has shape {list(self.shape(name))}, config.json says {list(shape)}")
 
     def _read_layout(self) -> dict[str, str]:
-        index = self.path / _INDEX
+        index = self.path / INDEX
         if index.exists():
             layout = read_json(index).get("weight_map")
             if not isinstance(layout, dict) or not layout:
                 raise ValueError(f"{index} has no weight_map")
             return dict(layout)
-        with _open(self.path / _SINGLE) as file:
-            return dict.fromkeys(file.keys(), _SINGLE)
+        with _open(self.path / SINGLE) as file:
+            return dict.fromkeys(file.keys(), SINGLE)
 
     def _check_index(self) -> None:
         for file, handle in self._files.items():
@@ -90,7 +90,7 @@ class HfFiles:
             held = set(handle.keys())
             if claimed != held:
                 names = sorted(claimed ^ held)
-                raise ValueError(f"{self.path / _INDEX} and {self.path / file} disagree about {_some(names)}")
+                raise ValueError(f"{self.path / INDEX} and {self.path / file} disagree about {_some(names)}")
 
 
 class HfWriter:
@@ -116,7 +116,7 @@ class HfWriter:
         self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.tmp-", dir=self._out.parent))
         self._temporary.chmod(0o755)
         for path in sorted(source.path.iterdir()):
-            if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES:
+            if path.is_file() and path.suffix not in WEIGHT_SUFFIXES:
                 shutil.copyfile(path, self._temporary / path.name)
 
     def add(self, name: str, tensor: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seif_nemo.models.architecture import Architecture, Experts
 
+_ROWS_AT_ONCE = 4096  # of an embedding
 _EXPERT = re.compile(r"\.mlp\.experts\.local_experts\.(\d+)\.")
 
 
@@ -57,7 +58,7 @@ class Piece(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Replicated:
-    """The weight of a norm or of a router: the same on every rank."""
+    """The weight of a norm or of a router, a bias behind a sum over ranks: the same on every rank."""
 
     name: str
     shape: tuple[int, ...]
@@ -90,8 +91,14 @@ class Vocabulary:
     def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
         per_rank = self.padded // tensor
         start = min(tensor_rank * per_rank, self.rows)
-        real = files.read(self.name, slice(start, min(start + per_rank, self.rows)))
-        return torch.cat([real, real.new_zeros(per_rank - real.shape[0], self.columns)])
+        end = min(start + per_rank, self.rows)
+        if end - start == per_rank:
+            return files.read(self.name, slice(start, end))
+        shard = files.read(self.name, slice(start, start)).new_zeros(per_rank, self.columns)
+        for first in range(start, end, _ROWS_AT_ONCE):  # it may be the largest tensor: there is no room for it twice
+            rows = slice(first, min(first + _ROWS_AT_ONCE, end))
+            shard[rows.start - start : rows.stop - start] = files.read(self.name, rows)
+        return shard
 
     def merge(self, shards: Sequence[Tensor]) -> dict[str, Tensor]:
         return {self.name: torch.cat(list(shards))[: self.rows]}
@@ -108,10 +115,10 @@ class Rows:
 
     names: tuple[str, ...]
     rows: int
-    columns: int
+    columns: int | None  # None: biases
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys(self.names, (self.rows, self.columns))
+        return dict.fromkeys(self.names, (self.rows,) if self.columns is None else (self.rows, self.columns))
 
     def load(self, files: Slices, tensor_rank: int, tensor: int) -> Tensor:
         part = self.rows // tensor
@@ -234,6 +241,8 @@ def _layer_pieces(arch: Architecture, layer: int) -> Iterator[tuple[str, Piece]]
         yield "self_attention.k_layernorm.weight", Replicated(f"{attention}.k_norm.weight", (arch.head_dim,))
     output = Columns(f"{attention}.o_proj.weight", hidden, arch.num_heads * arch.head_dim)
     yield "self_attention.linear_proj.weight", output
+    if arch.output_bias:
+        yield "self_attention.linear_proj.bias", Replicated(f"{attention}.o_proj.bias", (hidden,))
     norm = Replicated(f"{prefix}.post_attention_layernorm.weight", (hidden,))
     if arch.experts is not None:
         yield "pre_mlp_layernorm.weight", norm
@@ -242,7 +251,12 @@ def _layer_pieces(arch: Architecture, layer: int) -> Iterator[tuple[str, Piece]]
     yield "mlp.linear_fc1.layer_norm_weight", norm
     gate_up = (f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight")
     yield "mlp.linear_fc1.weight", Rows(gate_up, arch.ffn_hidden_size, hidden)
+    if arch.mlp_bias:
+        gate_up_bias = (f"{mlp}.gate_proj.bias", f"{mlp}.up_proj.bias")
+        yield "mlp.linear_fc1.bias", Rows(gate_up_bias, arch.ffn_hidden_size, None)
     yield "mlp.linear_fc2.weight", Columns(f"{mlp}.down_proj.weight", hidden, arch.ffn_hidden_size)
+    if arch.mlp_bias:
+        yield "mlp.linear_fc2.bias", Replicated(f"{mlp}.down_proj.bias", (hidden,))
 
 
 # Of each family with experts: their module, and its gate, up and down projections.

@@ -110,3 +110,15 @@ def test_every_layout_gives_the_tokens_of_transformers(models: dict[str, Path]) 
                     np.testing.assert_allclose(rollout.logprobs, logprobs, atol=3e-5, err_msg=label)
                 for a, b in zip(sampled, first[family][1], strict=True):
                     assert a.response_ids.tolist() == b.response_ids.tolist(), label
+
+
+def test_biases_and_stretched_positions_give_the_tokens_of_transformers(tmp_path: Path) -> None:
+    """Dense, but of the same kind: what lies between the layers' linear parts is the engine's own."""
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 500.0}
+    options = {"num_hidden_layers": 2, "attention_bias": True, "mlp_bias": True, "rope_parameters": yarn}
+    path = make_tiny_hf(tmp_path / "llama", "llama", seed=3, **options)
+    greedy = by_transformers(path)
+    for results in run_ranks(2, generate, [Layout(2, tensor=2)], {"llama": path}):
+        for rollout, (ids, logprobs) in zip(results[0]["llama"][0], greedy, strict=True):
+            assert rollout.response_ids.tolist() == ids
+            np.testing.assert_allclose(rollout.logprobs, logprobs, atol=3e-5)

@@ -29,6 +29,14 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
     "rope_theta": 500.0,
 }
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_theta": 500.0,
+}
+YARN_SCALED = YARN | {"mscale": 0.7, "mscale_all_dim": 0.3, "beta_fast": 8.0, "beta_slow": 0.5, "truncate": False}
+LINEAR = {"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0}
 MODELS = {
     "llama": {"family": "llama", "rope_parameters": LLAMA3, "shard_size": "40KB"},
     "llama_tied": {"family": "llama", "tie_word_embeddings": True, "vocab_size": 97},
@@ -36,12 +44,16 @@ MODELS = {
     "qwen2_tied": {"family": "qwen2", "tie_word_embeddings": True},
     "qwen2_bf16": {"family": "qwen2", "dtype": torch.bfloat16},
     "qwen3": {"family": "qwen3", "shard_size": "40KB", "head_dim": 16},
+    "llama_biases": {"family": "llama", "attention_bias": True, "mlp_bias": True, "rope_parameters": YARN},
+    "qwen2_linear": {"family": "qwen2", "rope_parameters": LINEAR},
+    "qwen3_bias": {"family": "qwen3", "attention_bias": True, "rope_parameters": YARN_SCALED},
     "qwen3_one_group": {"family": "qwen3", "num_key_value_heads": 1, "tie_word_embeddings": True},
 }
 EXPERT_MODELS = {
     "mixtral": {"family": "mixtral", "num_hidden_layers": 3, "shard_size": "40KB"},
     "qwen3_moe": {"family": "qwen3_moe", "shard_size": "40KB"},
     "qwen3_moe_shares": {"family": "qwen3_moe", "norm_topk_prob": False, "tie_word_embeddings": True},
+    "qwen3_moe_bias": {"family": "qwen3_moe", "attention_bias": True, "rope_parameters": YARN},
 }
 
 
@@ -52,25 +64,29 @@ class Layout:
     sequence: bool = False
     expert: int = 1
     expert_tensor: int | None = None
+    virtual_pipeline: int = 1
 
 
 def _tokens() -> torch.Tensor:
     return torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(7))
 
 
-def _forward(model: Any, topology: Topology, tokens_BS: torch.Tensor, hidden: int) -> torch.Tensor | None:
-    """Logits [B, S, whole padded vocabulary] on the last stage, through every stage in turn."""
+def _forward(modules: list[Any], topology: Topology, tokens_BS: torch.Tensor, hidden: int) -> torch.Tensor | None:
+    """Logits [B, S, whole padded vocabulary] on the last stage, through every chunk of every stage in turn."""
     batch, length = tokens_BS.shape
     positions = torch.arange(length).expand(batch, length)
-    if not topology.is_first_stage:
-        rows = length // topology.tensor if topology.sequence else length
-        received = torch.empty(rows, batch, hidden)
-        dist.recv(received, src=topology.rank - topology.world_size // topology.pipeline)
-        model.set_input_tensor(received)
-    out = model(tokens_BS, positions, None, runtime_gather_output=True)
-    if topology.is_last_stage:
-        return out
-    dist.send(out.contiguous(), dst=topology.rank + topology.world_size // topology.pipeline)
+    rows = length // topology.tensor if topology.sequence else length
+    stride = topology.world_size // topology.pipeline
+    before, after = ((topology.rank + step) % topology.world_size for step in (-stride, stride))
+    for chunk, model in enumerate(modules):
+        if not (topology.is_first_stage and chunk == 0):
+            received = torch.empty(rows, batch, hidden)
+            dist.recv(received, src=before)
+            model.set_input_tensor(received)
+        out = model(tokens_BS, positions, None, runtime_gather_output=True)
+        if topology.is_last_stage and chunk == topology.virtual - 1:
+            return out
+        dist.send(out.contiguous(), dst=after)
     return None
 
 
@@ -84,7 +100,7 @@ def _check_layouts(layouts: list[Layout], models: dict[str, Path], expected: dic
             modules = build_gpt(arch, topology, dtype=torch.float32, max_sequence_length=64)
             load_hf_weights(modules, arch, topology, path)
             with torch.no_grad():
-                logits = _forward(modules[0].eval(), topology, _tokens(), arch.hidden_size)
+                logits = _forward([module.eval() for module in modules], topology, _tokens(), arch.hidden_size)
             if logits is not None:
                 _close(logits, expected[name], arch, f"{name} {layout}")
             export_hf(modules, arch, topology, out / f"{topology.world_size}-{number}-{name}", source_dir=path)
@@ -120,6 +136,8 @@ LAYOUTS = {
     2: [Layout(tensor=2), Layout(tensor=2, sequence=True), Layout(pipeline=2)],
     4: [Layout(tensor=4), Layout(tensor=2, pipeline=2, sequence=True)],
 }
+VIRTUAL = [Layout(pipeline=2, virtual_pipeline=2)]  # of models with four layers
+EXPERT_VIRTUAL = [Layout(pipeline=2, virtual_pipeline=2, tensor=2, sequence=True, expert=2, expert_tensor=1)]
 EXPERT_LAYOUTS = {
     1: [Layout()],
     2: [
@@ -138,10 +156,16 @@ EXPERT_LAYOUTS = {
 CASES = [(size, layouts, MODELS) for size, layouts in LAYOUTS.items()] + [
     (size, layouts, EXPERT_MODELS) for size, layouts in EXPERT_LAYOUTS.items()
 ]
+CASES += [
+    (2, VIRTUAL, {name: spec for name, spec in MODELS.items() if "num_hidden_layers" not in spec}),
+    (4, EXPERT_VIRTUAL, {name: spec for name, spec in EXPERT_MODELS.items() if "num_hidden_layers" not in spec}),
+]
 
 
 @pytest.mark.parametrize(
-    "world_size, layouts, chosen", CASES, ids=[f"{size}-{next(iter(chosen))}" for size, _, chosen in CASES]
+    "world_size, layouts, chosen",
+    CASES,
+    ids=[f"{size}-{len(layouts)}-{next(iter(chosen))}" for size, layouts, chosen in CASES],
 )
 def test_logits_equal_transformers_and_export_equals_the_source(
     world_size: int,

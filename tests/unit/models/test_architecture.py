@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, MixtralConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from seif_nemo.models.architecture import Experts, Llama3Rope, read_architecture, read_eos_ids
+from seif_nemo.models.architecture import Experts, read_architecture, read_eos_ids
+from seif_nemo.models.rope import Llama3Rope
 
 QWEN2 = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -122,8 +123,14 @@ def test_end_tokens_of_both_files(tmp_path: Path) -> None:
         ),
         ({"hidden_act": "gelu"}, (), "hidden_act='gelu' is not supported; supported: 'silu'"),
         ({"quantization_config": {"bits": 4}}, (), "quantization_config="),
-        ({"rope_scaling": {"rope_type": "yarn"}}, (), r"rope_scaling\.rope_type='yarn'.*'default', 'llama3'"),
-        ({"rope_parameters": {"rope_type": "linear"}}, (), r"rope_parameters\.rope_type='linear'"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            (),
+            r"rope_scaling\.rope_type='dynamic' .* depend on the length of each sequence; supported: .*'yarn'",
+        ),
+        ({"rope_parameters": {"rope_type": "longrope"}}, (), r"rope_parameters\.rope_type='longrope' .* depend on"),
+        ({"rope_parameters": {"rope_type": "axial"}}, (), r"rope_type='axial'.*'default', 'linear', 'llama3', 'yarn'"),
+        ({"rope_scaling": {"type": "yarn"}}, (), "rope_scaling of type yarn lacks factor"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, (), "lacks low_freq_factor, high_freq_factor"),
         ({"num_key_value_heads": 3}, (), "num_key_value_heads=3 must divide num_attention_heads=4"),
         ({"hidden_size": 98}, (), "num_attention_heads=4 must divide hidden_size=98"),
@@ -138,9 +145,27 @@ def test_what_is_not_supported_names_file_key_and_choices(
         read_architecture(_write(tmp_path, drop=drop, **changes))
 
 
-def test_llama_with_attention_bias_is_not_supported(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="attention_bias=True is not supported"):
-        read_architecture(_write(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True))
+@pytest.mark.parametrize(
+    "name, qkv, output, mlp",
+    [
+        ("LlamaForCausalLM", True, True, True),
+        ("Qwen2ForCausalLM", True, False, False),
+        ("Qwen3ForCausalLM", True, True, False),
+    ],
+)
+def test_biases_are_those_that_transformers_gives_the_family(
+    tmp_path: Path, name: str, qkv: bool, output: bool, mlp: bool
+) -> None:
+    """The keys are read where transformers reads them and have no effect where it does not."""
+    arch = read_architecture(_write(tmp_path, architectures=[name], attention_bias=True, mlp_bias=True))
+    assert (arch.qkv_bias, arch.output_bias, arch.mlp_bias) == (qkv, output, mlp)
+
+
+def test_mixtral_without_rope_theta_has_that_of_transformers(tmp_path: Path) -> None:
+    arch = read_architecture(
+        _write(tmp_path, architectures=["MixtralForCausalLM"], sliding_window=None, drop=("rope_theta",))
+    )
+    assert arch.rope_theta == MixtralConfig().rope_parameters["rope_theta"] == 1e6
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seif_nemo.models.architecture import Architecture, Experts, Llama3Rope
+from seif_nemo.models.architecture import Architecture, Experts
 from seif_nemo.models.builder import (
     check_division,
     chunk_layers,
@@ -15,6 +15,7 @@ from seif_nemo.models.builder import (
     transformer_config,
     with_layer_counts,
 )
+from seif_nemo.models.rope import Llama3Rope
 from seif_nemo.parallel.topology import Topology
 from tests.unit.topologies import make_topology
 
