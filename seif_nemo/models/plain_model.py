@@ -20,3 +20,7 @@ class PlainModel:
     def parameters(self) -> list[Tensor]:
         """Of all chunks."""
         return [parameter for module in self.modules for parameter in module.parameters()]
+
+    def fp8_buffers(self) -> list[Tensor]:
+        """None: it computes nothing."""
+        return []

@@ -420,3 +420,24 @@ def test_pruning_and_fencing(tmp_path: Path) -> None:
         [*rest, "step-10", "step-11", "step-2"],
         [*rest, "step-10", "step-11"],
     ]
+
+
+def generators_at_work(root: Path) -> bool:
+    """Whether torch's generator is where it was after training, a save, swaps and a load."""
+    run = Run(Layout(), root)
+    before = torch.get_rng_state()
+    run.train(0)
+    run.store.save(run.trainable, run.bank, root / "step-1")
+    with run.bank.resident("base"):
+        pass
+    run.store.load(run.trainable, run.bank, ROLE, root / "step-1")
+    run.train(1)
+    is_same = torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    assert not torch.equal(torch.get_rng_state(), before), "it would have been seen"
+    shutdown(run.topology)
+    return is_same
+
+
+def test_nothing_draws_from_torchs_generators_so_none_need_be_saved(tmp_path: Path) -> None:
+    assert run_ranks(1, generators_at_work, tmp_path) == [True]

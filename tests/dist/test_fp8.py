@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 
-from seif_nemo.checkpointing.state import StateWriter, load_state
+from seif_nemo.checkpointing.state import load_state
+from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.actor import Actor
 from seif_nemo.config.algorithm import AlgorithmConfig, OptimizerConfig
 from seif_nemo.config.fp8 import Fp8Config, Fp8Recipe
@@ -23,7 +23,7 @@ from seif_nemo.config.root import Config
 from seif_nemo.evolution.build_engine import build_engine
 from seif_nemo.generation.megatron import forward as forward_module
 from seif_nemo.generation.megatron.engine import MegatronEngine
-from seif_nemo.models.architecture import read_architecture
+from seif_nemo.models.architecture import Architecture, read_architecture
 from seif_nemo.models.builder import build_gpt
 from seif_nemo.models.precision import plan_fp8
 from seif_nemo.models.trainable import TrainableModel
@@ -151,13 +151,41 @@ def test_layouts_round_alike_where_scales_are_powers_of_two_and_else_by_no_more_
     np.testing.assert_allclose(with_sp, without, atol=2e-5, err_msg="the whole sequence has one scale")
 
 
+def save(trainable: TrainableModel, arch: Architecture, path: Path, *, with_optimizer: bool) -> None:
+    bank = RoleBank(trainable, RoleSums(trainable.modules, arch, trainable.topology))
+    bank.add("follower", trained=True)
+    CheckpointStore(path.parent, trainable.topology).save(trainable, bank, path, with_optimizer=with_optimizer)
+
+
+def take_turns() -> list[NDArray[np.float32]]:
+    """Scales of delayed scaling: of both roles at first, of the first after it learned, of the second, of the first."""
+    world = World(Run(Fp8Recipe.delayed))
+    bank = RoleBank(world.trainable, RoleSums(world.trainable.modules, WIDE, world.topology))
+    for role in ("instructor", "follower"):
+        bank.add(role, trained=True)
+    seen = [world.scales()]
+    world.train(0)
+    bank.mark_updated()
+    seen.append(world.scales())
+    for role in ("instructor", "follower"):
+        bank.switch(role)
+        seen.append(world.scales())
+    shutdown(world.topology)
+    return seen
+
+
+def test_each_role_has_scales_of_its_own() -> None:
+    for first, learned, other, back in run_ranks(2, take_turns):
+        assert np.array_equal(first, other) and np.array_equal(learned, back)
+        assert not np.array_equal(first, learned)
+
+
 def save_and_go_on(root: Path) -> tuple[Trace, Trace]:
     """A delayed run that is saved after two steps, and its third step; a run in fp32 is saved beside it."""
     for recipe, name in ((None, "plain"), (Fp8Recipe.delayed, "delayed")):
         world = World(Run(recipe))
         norms = [world.train(step) for step in range(2)]
-        (root / name).mkdir()
-        StateWriter(world.topology).save(world.trainable, root / name, with_optimizer=True)
+        save(world.trainable, WIDE, root / name, with_optimizer=True)
         at_save = Trace(world.logprobs(), norms, world.logprobs(), world.scales())
         steps = world.trainable.step_count
         shutdown(world.topology)
@@ -339,10 +367,7 @@ def train_experts(
             scales = torch.cat([b[-1] for b in buffers]).numpy().copy() if buffers else np.zeros(0, np.float32)
             if recipe is Fp8Recipe.delayed:
                 folder = root / f"{config.tensor}-{config.expert}"
-                if topology.is_main:
-                    folder.mkdir()
-                dist.barrier()
-                StateWriter(topology).save(trainable, folder, with_optimizer=False)
+                save(trainable, arch, folder, with_optimizer=False)
                 for buffer in buffers:
                     buffer.zero_()
                 load_state(trainable, folder, with_optimizer=False)
