@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 
 import pytest
 
@@ -22,6 +23,15 @@ def run(*command: str | pathlib.Path) -> subprocess.CompletedProcess[str]:
 def test_ruff(arguments: tuple[str, ...]) -> None:
     result = run(sys.executable, "-m", "ruff", *arguments, ".")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_pytest_looks_into_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
+    """Its own list of folders to leave out has "dist"."""
+    patterns = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")}
+    left_out = [folder for folder in folders if any(fnmatch(part, each) for part in folder.parts for each in patterns)]
+    assert not left_out
+    assert ROOT / "tests" / "dist" in {ROOT / folder for folder in folders}
 
 
 def test_pyright() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
 from seif_nemo.checkpointing.files import Index, Written, index_of, write_pieces
 from seif_nemo.checkpointing.manifest import CheckpointError
@@ -37,7 +38,10 @@ def test_staged_values_stay_what_they_were_and_are_written_alone(tmp_path):
     staging.copy(pieces)
     weights.zero_()
     assert staging.tensors[0].tolist() == [[0, 1, 2], [3, 4, 5]]
-    written = write_pieces(tmp_path / "f", pieces, staging.tensors)
+    written = write_pieces(tmp_path / "f", pieces, staging.tensors, {"scale": b"eight"})
+    scale = written.pop()
+    assert (tmp_path / "f").read_bytes()[scale.start : scale.start + scale.length] == b"eight"
+    assert index_of([[scale]]).state_dict_metadata["scale"] == BytesStorageMetadata()
     for number, each in enumerate(written):
         with (tmp_path / "f").open("rb") as file:
             file.seek(each.start)
@@ -52,12 +56,16 @@ def lies(offset, shape, *, key="w", whole=(4, 3)):
     return Written(key, torch.float32, whole, offset, shape, "f", 0, 1)
 
 
+SCALE = Written("s", None, (), (), (), "f", 0, 1)
+
+
 @pytest.mark.parametrize(
     "parts, message",
     [
         ([[lies((0, 0), (2, 3))], [lies((2, 0), (1, 3))]], "w: 9 elements are written of a tensor that has 12"),
         ([[lies((0, 0), (2, 3))], [lies((0, 0), (2, 3))]], r"w: two ranks disagree about the piece at \(0, 0\)"),
         ([[lies((0, 0), (2, 3))], [lies((2, 0), (2, 3), whole=(5, 3))]], "w: two ranks disagree about the piece"),
+        ([[SCALE], [SCALE]], "s: two ranks write it"),
     ],
 )
 def test_an_index_has_each_element_once(parts, message):
