@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from megatron.core import dist_checkpointing
-from seif_nemo.checkpointing.strategy import InProcessSaveStrategy
 from transformers import AutoModelForCausalLM
 
 from seif_nemo.checkpointing.manifest import read_manifest
@@ -28,6 +27,7 @@ from seif_nemo.weights.hf import hf_buckets, load_hf_weights
 from seif_nemo.weights.hf_files import HfFiles
 from seif_nemo.weights.role_digest import RoleSums, digest_of_hf
 from tests.dist.harness import run_ranks
+from tests.dist.megatron_writer import InProcessSaveStrategy
 from tests.tiny_hf import make_tiny_hf
 
 COMBINED = ParallelConfig(tensor=2, pipeline=2, virtual_pipeline=2)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from megatron.core import dist_checkpointing
-from seif_nemo.checkpointing.strategy import InProcessSaveStrategy
 
 from seif_nemo.config.parallel import ParallelConfig
 from seif_nemo.models.architecture import read_architecture
@@ -19,6 +18,7 @@ from seif_nemo.weights.dist_weights import DistWeights, load_dist_weights, whole
 from seif_nemo.weights.hf import load_hf_weights
 from seif_nemo.weights.hf_files import HfFiles
 from tests.dist.harness import run_ranks
+from tests.dist.megatron_writer import InProcessSaveStrategy
 from tests.tiny_hf import make_tiny_hf
 
 MODELS: dict[str, dict[str, Any]] = {
