@@ -292,7 +292,7 @@ def mismatch_of_another_layout(recipe: Fp8Recipe) -> float:
         fp8=run.fp8,
         generation=GenerationConfig(tensor=2),
     )
-    engine = build_engine(config, world.trainable, bank, Letters(), WIDE, world.topology)
+    engine = build_engine(config, world.trainable, bank, Letters(), WIDE, world.topology, None)
     rollouts = engine.generate(make_requests(), SamplingParams(max_new_tokens=16), weight_version=bank.version)
     scored = world.actor.logprobs([(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts])
     delta = np.concatenate(scored) - np.concatenate([rollout.logprobs for rollout in rollouts])

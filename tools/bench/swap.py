@@ -40,6 +40,9 @@ class FlatModel:
     def weight_views(self, buffers: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return zip(self.parameters, buffers[0].view(-1, COLUMNS).split(2048), strict=True)
 
+    def fp8_buffers(self) -> list[torch.Tensor]:
+        return []
+
     def moment_buffers(self) -> list[torch.Tensor]:
         return []
 
