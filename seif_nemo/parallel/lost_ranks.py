@@ -15,7 +15,7 @@ _TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)  # gloo: "Timed out waiti
 _CUT_OFF = re.compile(r"connection (was )?(closed|reset)|broken pipe", re.IGNORECASE)  # what the others see after it
 _COLLECTIVES = "distributed_c10d.py"
 _BETWEEN = ("c10d_logger.py", "contextlib.py", "typing_extensions.py")  # frames between a caller and those
-_ROOT = Path(__file__).parents[2]
+_PACKAGE = Path(__file__).parents[1]
 
 
 class LostRankError(RuntimeError):
@@ -66,5 +66,6 @@ def collective_of(error: BaseException) -> str:
 
 def _where(frame: traceback.FrameSummary) -> str:
     path = Path(frame.filename)
-    shown = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else Path(*path.parts[-3:])
+    own = path.is_relative_to(_PACKAGE)  # an environment may lie beside it, in the same checkout
+    shown = path.relative_to(_PACKAGE.parent) if own else Path(*path.parts[-3:])
     return f"{shown}:{frame.lineno}"
