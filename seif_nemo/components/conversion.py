@@ -105,17 +105,22 @@ def _to_hf(request: Conversion, source: Source, described: Described, topology: 
     manifest = read_manifest(source.tensors) if source.kind is Kind.own else None
     sizes = [entry.nbytes for entry in division.entries.values()]
     meter.start("writing", len(sizes) // topology.world_size, sum(sizes) // topology.world_size)
-    outcome = convert_to_hf(
-        weights,
-        division,
-        request.target,
-        topology,
-        record=record,
-        texts=_texts(described, str(DTYPES[written]).removeprefix("torch.")),
-        config_dir=described.config_dir,
-        expected_digest=None if manifest is None else manifest.weights_digest,
-        report=meter.add,
-    )
+    try:
+        outcome = convert_to_hf(
+            weights,
+            division,
+            request.target,
+            topology,
+            record=record,
+            texts=_texts(described, str(DTYPES[written]).removeprefix("torch.")),
+            config_dir=described.config_dir,
+            expected_digest=None if manifest is None else manifest.weights_digest,
+            report=meter.add,
+        )
+    except ConversionError:
+        if manifest is not None:
+            verify_files(source.tensors, manifest.files)  # names the file, if one of them is damaged
+        raise
     kept = f", {outcome.kept} of them from an earlier attempt" if outcome.kept else ""
     files = f"{len(division.files)} safetensors file{'s' * (len(division.files) > 1)}{kept}"
     checked = " as its manifest says" if manifest is not None else ""

@@ -1,6 +1,7 @@
 """Conversions at several layouts: byte for byte there and back, resumed, refused, and read by a run."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from megatron.core import dist_checkpointing
 from transformers import AutoModelForCausalLM
 
-from seif_nemo.checkpointing.manifest import read_manifest
+from seif_nemo.checkpointing.manifest import CheckpointError, read_manifest
 from seif_nemo.checkpointing.store import CheckpointStore
 from seif_nemo.components.conversion import Conversion, Format, convert
 from seif_nemo.config.algorithm import OptimizerConfig
@@ -307,3 +308,25 @@ def test_buckets_hold_every_tensor_and_no_more_memory_than_asked(models: dict[st
         assert found.keys() == files.file_of.keys()
         for name, tensor in found.items():
             assert (tensor == files.read(name, slice(None)).numpy()).all(), name
+
+
+def _convert_damaged(source: Path, target: Path) -> str:
+    topology = build_topology(ParallelConfig(), seed=0, threads=1)
+    try:
+        return convert(Conversion(source, target), ParallelConfig(), topology, Meter(StringIO()))
+    except CheckpointError as error:
+        return str(error)
+    finally:
+        shutdown(topology)
+
+
+def test_a_damaged_file_of_the_source_is_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(checkpoints["llama"], source)
+    file = max(source.glob("*.distcp"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    for told in run_ranks(2, _convert_damaged, source, tmp_path / "out"):
+        assert told.startswith(f"{file} is damaged: digest ")
+    assert not (tmp_path / "out").exists()
