@@ -38,7 +38,7 @@ class RefitError(RuntimeError):
 
 
 class Refit:
-    """Moves weights between two models of one architecture on the same ranks, over `group`'s backend.
+    """Moves weights between two models of one architecture on the same ranks, over the world's group.
 
     Of models with adapters (`lora`) it moves these alone: both have the frozen base model already. No rank has more
     than `bucket_bytes` under way, unless a single slice is larger. Raises ValueError for layouts that pad the
@@ -123,8 +123,6 @@ class _Named(torch.nn.Module):
     """All chunks of a stage as megatron-core's planner sees a model: parameters and groups, of experts or the others.
 
     With `lora` the parameters are those of the adapters.
-
-    A part that is there twice on a rank (tied embeddings) is one; its copy is filled after it.
     """
 
     def __init__(
