@@ -12,7 +12,7 @@ from seif_nemo.config.generation import GenerationConfig
 from seif_nemo.config.model import Dtype, ModelConfig
 from seif_nemo.config.parallel import ParallelConfig, Recompute
 from seif_nemo.config.reward import RewardConfig
-from seif_nemo.config.roles import RolesConfig
+from seif_nemo.config.roles import RolesConfig, RolesMode
 from seif_nemo.config.run import RunConfig
 
 
@@ -72,6 +72,11 @@ class Config:
                     f"generation.{key}={own} does not go with fp8.recipe=delayed, whose scales do not reach "
                     "another layout: choose null, or fp8.recipe=blockwise"
                 )
+        if self.fp8.recipe is Fp8Recipe.delayed and self.roles.mode is RolesMode.lora:
+            raise ValueError(
+                "roles.mode=lora does not go with fp8.recipe=delayed, whose scales follow gradients that the frozen "
+                "layers do not have: choose fp8.recipe=blockwise, or roles.mode=full"
+            )
         recompute = self.parallel.recompute
         if precision.is_emulated and self.fp8.recipe is Fp8Recipe.delayed and recompute is not Recompute.none:
             raise ValueError(

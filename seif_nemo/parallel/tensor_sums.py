@@ -7,7 +7,8 @@ A tensor [rows, columns] is read as little-endian 64-bit words x along its rows.
 with odd pseudo-random weights u and w. The sums of shards add up to those of the whole, zeros (padding) add nothing,
 and a single changed element always shows: its change is multiplied by odd numbers only. An element is weighted by its
 place in the row's words even where a shard does not begin or end at a word. It is a checksum against faults, not
-against forgers: unlike independent changes of many words, changes of two elements alone can cancel (2^-32 at worst).
+against forgers: unlike independent changes of many words, few changes can cancel. The higher a bit stands in its word,
+the fewer bits of the sums see it; flips of the topmost one, a sign in every fourth bf16, cancel in pairs.
 
 The inner sum is one pass over the memory at the speed of a copy; hashing functions of the usual kind are ten times
 slower and depend on the order.

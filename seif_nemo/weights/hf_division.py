@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from seif_nemo.models.architecture import read_json
-from seif_nemo.weights.hf_files import INDEX, SINGLE, HfFiles
+from seif_nemo.weights.hf_files import INDEX, SINGLE, HfFiles, read_weight_map
 from seif_nemo.weights.hf_mapping import is_ignored
 from seif_nemo.weights.safetensors_file import DTYPES, Entry
 
@@ -73,9 +72,7 @@ def divide(
 def _division_of(like: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None) -> Division | None:
     dtypes: dict[str, str] = {}
     if (like / INDEX).exists():
-        places = read_json(like / INDEX).get("weight_map")
-        if not isinstance(places, dict):
-            raise ValueError(f"{like / INDEX} has no weight_map")
+        places = read_weight_map(like / INDEX)
         has_weights = all((like / file).exists() for file in set(places.values()))
     else:
         places, has_weights = None, True

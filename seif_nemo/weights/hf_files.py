@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seif_nemo.data.files import sync
 from seif_nemo.models.architecture import read_json
+from seif_nemo.weights.hf_mapping import is_ignored
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -77,10 +78,7 @@ class HfFiles:
     def _read_layout(self) -> dict[str, str]:
         index = self.path / INDEX
         if index.exists():
-            layout = read_json(index).get("weight_map")
-            if not isinstance(layout, dict) or not layout:
-                raise ValueError(f"{index} has no weight_map")
-            return dict(layout)
+            return read_weight_map(index)
         with _open(self.path / SINGLE) as file:
             return dict.fromkeys(file.keys(), SINGLE)
 
@@ -91,6 +89,17 @@ class HfFiles:
             if claimed != held:
                 names = sorted(claimed ^ held)
                 raise ValueError(f"{self.path / INDEX} and {self.path / file} disagree about {_some(names)}")
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file name of an index. Raises ValueError unless they are names of safetensors files beside it."""
+    layout = read_json(index).get("weight_map")
+    if not isinstance(layout, dict) or not layout:
+        raise ValueError(f"{index} has no weight_map")
+    for name, file in layout.items():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise ValueError(f"{index}: {name} is in {file!r}, which is no safetensors file beside it")
+    return dict(layout)
 
 
 class HfWriter:
@@ -108,10 +117,11 @@ class HfWriter:
         self._out = Path(out_dir)
         self._source = source
         self._waiting: dict[str, dict[str, Tensor]] = {}
-        self._names = {
-            file: {name for name, place in source.file_of.items() if place == file}
-            for file in dict.fromkeys(source.file_of.values())
-        }
+        files = dict.fromkeys(source.file_of.values())
+        self._names: dict[str, set[str]] = {file: set() for file in files}
+        self._constants: dict[str, set[str]] = {file: set() for file in files}  # no weights: taken from the source
+        for name, file in source.file_of.items():
+            (self._constants if is_ignored(name) else self._names)[file].add(name)
         self._out.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.tmp-", dir=self._out.parent))
         self._temporary.chmod(0o755)
@@ -126,12 +136,19 @@ class HfWriter:
         assert name not in waiting, name
         waiting[name] = tensor.contiguous()
         if len(waiting) == len(self._names[file]):
-            save_file(self._waiting.pop(file), self._temporary / file, metadata=self._source.metadata(file))
-            (self._temporary / file).chmod(0o644)  # safetensors makes it private
-            self._names.pop(file)
+            self._save(file)
+
+    def _save(self, file: str) -> None:
+        tensors = self._waiting.pop(file, {})
+        tensors |= {name: self._source.read(name, slice(None)) for name in self._constants[file]}
+        save_file(tensors, self._temporary / file, metadata=self._source.metadata(file))
+        (self._temporary / file).chmod(0o644)  # safetensors makes it private
+        self._names.pop(file)
 
     def commit(self) -> None:
         """Flush everything to disk and put the directory in its place, over an older one if there is one."""
+        for file in [file for file, names in self._names.items() if not names]:
+            self._save(file)
         assert not self._names, f"never written: {sorted(self._names)}"
         for path in self._temporary.iterdir():
             sync(path)

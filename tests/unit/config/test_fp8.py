@@ -7,6 +7,7 @@ from seif_nemo.config.fp8 import AmaxAlgorithm, Fp8Config, Fp8Recipe
 from seif_nemo.config.generation import GenerationConfig
 from seif_nemo.config.model import Dtype, ModelConfig, Precision
 from seif_nemo.config.parallel import ParallelConfig, Recompute
+from seif_nemo.config.roles import RolesConfig, RolesMode
 from seif_nemo.config.root import Config
 
 NEEDS = {"float32": "float32", "bf16": "bfloat16", "fp8_hybrid": "bfloat16", "fp8_e4m3": "bfloat16"}
@@ -108,6 +109,15 @@ def test_delayed_scales_do_not_reach_a_generation_layout_of_its_own(recipe: Fp8R
         return
     with pytest.raises(ValueError, match=rf"^generation\.{key}=4 .*fp8\.recipe=delayed.*: choose null, or fp8"):
         build(4)
+
+
+def test_scales_that_follow_gradients_do_not_go_with_adapters():
+    delayed = Fp8Config(recipe=Fp8Recipe.delayed)
+    model = ModelConfig(path="m", precision=Precision.fp8_emulated)
+    with pytest.raises(ValueError, match=r"^roles\.mode=lora does not go with fp8\.recipe=delayed"):
+        Config(model=model, fp8=delayed, roles=RolesConfig(mode=RolesMode.lora))
+    Config(model=model, fp8=delayed)
+    Config(model=model, roles=RolesConfig(mode=RolesMode.lora))
 
 
 def test_fp8_weights_alone_are_refused():

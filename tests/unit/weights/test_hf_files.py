@@ -143,3 +143,29 @@ def test_a_kill_amid_a_replacement_loses_no_export(tmp_path: Path, monkeypatch: 
         _clean(tmp_path / "run")
         assert [path.name for path in out.parent.iterdir()] == ["follower-01"]
         assert torch.equal(load_file(out / "model.safetensors")["a"], TENSORS["a"] * factor)
+
+
+def test_constants_of_old_checkpoints_are_written_again(tmp_path: Path) -> None:
+    constant = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    source = tmp_path / "source"
+    source.mkdir()
+    save_file({"a": TENSORS["a"], constant: torch.ones(4)}, source / "1.safetensors")
+    save_file({constant.replace("0", "1"): torch.ones(4)}, source / "2.safetensors")
+    layout = {"a": "1.safetensors", constant: "1.safetensors", constant.replace("0", "1"): "2.safetensors"}
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": layout}))
+    with HfFiles(source) as files:
+        writer = HfWriter(tmp_path / "out", files)
+        writer.add("a", TENSORS["a"] + 1)
+        writer.commit()
+    with HfFiles(tmp_path / "out") as written:
+        assert written.file_of == layout
+        assert torch.equal(written.read("a", slice(None)), TENSORS["a"] + 1)
+        assert torch.equal(written.read(constant, slice(None)), torch.ones(4))
+
+
+@pytest.mark.parametrize("file", ["../1.safetensors", "/1.safetensors", "sub/1.safetensors", "1.bin", "", 7])
+def test_an_index_names_files_beside_it_only(file: object, tmp_path: Path) -> None:
+    _sharded(tmp_path, {"a": "1.safetensors"})
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(ValueError, match=r"index\.json: a is in .*, which is no safetensors file beside it"):
+        HfFiles(tmp_path)
