@@ -269,21 +269,29 @@ class CheckpointStore:
         assert manifest is not None
         return manifest
 
-    def prune(self, directory: Path, *, keep: int, protect: Collection[Path] = ()) -> list[Path]:
+    def prune(
+        self, directory: Path, *, keep: int, newest: Path | None = None, protect: Collection[Path] = ()
+    ) -> list[Path]:
         """Remove all whole checkpoints in `directory` but the newest `keep` (by name) and those in `protect`.
 
+        `newest`: those after it, which an attempt left that was killed before it could record them, do not count.
         Returns what the main rank removed.
         """
         removed: list[Path] = []
-        self._on_main(lambda: removed.extend(self.prune_here(directory, keep=keep, protect=protect)))
+        self._on_main(lambda: removed.extend(self.prune_here(directory, keep=keep, newest=newest, protect=protect)))
         return removed
 
-    def prune_here(self, directory: Path, *, keep: int, protect: Collection[Path] = ()) -> list[Path]:
+    def prune_here(
+        self, directory: Path, *, keep: int, newest: Path | None = None, protect: Collection[Path] = ()
+    ) -> list[Path]:
         """`prune` for the main rank alone, in any of its threads."""
         if keep < 1:
             raise ValueError(f"keep={keep} must be at least 1")
         protected = {entry.resolve() for entry in protect}
-        surplus = [entry for entry in whole_checkpoints(directory)[:-keep] if entry.resolve() not in protected]
+        whole = whole_checkpoints(directory)
+        if newest in whole:
+            whole = whole[: whole.index(newest) + 1]
+        surplus = [entry for entry in whole[:-keep] if entry.resolve() not in protected]
         for entry in surplus:
             self._check_fence()
             doomed = self._hidden(entry, _TEMPORARY)  # a kill while it is removed must not leave half of it

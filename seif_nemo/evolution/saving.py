@@ -135,7 +135,7 @@ class Saver:
     def prune(self, checkpoint: Path, *, with_critic: bool) -> None:
         """Remove the checkpoints that `checkpoint` makes superfluous."""
         for path in [checkpoint, *([self._paths.critic_checkpoint(checkpoint)] if with_critic else [])]:
-            self._store.prune(path.parent, keep=self._config.keep)
+            self._store.prune(path.parent, keep=self._config.keep, newest=path)
 
     def _remember(self) -> None:
         pending = self._pending
@@ -154,7 +154,7 @@ class Saver:
         self._ledger.write(self._entry(pending, saved))
         pending.is_recorded = True
         for each in saved:
-            self._store.prune_here(each.path.parent, keep=self._config.keep)
+            self._store.prune_here(each.path.parent, keep=self._config.keep, newest=each.path)
 
     def _entry(self, pending: _Pending, saved: Sequence[SavedCheckpoint]) -> LedgerEntry:
         path = saved[-1].path

@@ -392,6 +392,7 @@ def prune_and_fence(root: Path) -> list[list[str]]:
     (root / "samples.jsonl").write_text("")
     (root / "step-11").mkdir()  # no manifest: no checkpoint, and none of ours to remove
     names: list[list[str]] = []
+    assert store.prune(root, keep=2, newest=root / "step-2") == []  # those after it were never recorded
     for keep, protect in ((4, []), (1, [root / "step-2"]), (1, [])):
         fence = [RuntimeError("overtaken")] if keep == 4 else []
         store.prune(root, keep=keep, protect=protect)

@@ -47,7 +47,8 @@ class Store:
         self.is_busy = False
         return Finished(self.result, 1.5)
 
-    def prune_here(self, directory, *, keep):
+    def prune_here(self, directory, *, keep, newest):
+        assert newest.parent == directory
         self.pruned.append((directory.name, keep))
 
 
