@@ -220,11 +220,14 @@ class RoleBank:
             self._check_steps(previous)
         self.prefetch(name)
         weights = self._weights.read(name)
+        # Where the host or its disk has no room, this raises: before anything has changed.
+        is_stale = previous is not None and self._residents[previous].stale
+        outgoing = self._weights.to_fill(previous) if previous is not None and is_stale else None
         if incoming.moments is not None and self._moments_owner != name:
             self._switch_moments(name, incoming.moments)
         self._name = None
-        if previous is not None and self._residents[previous].stale:
-            exchange(self._contents.buffers(), self._weights.to_fill(previous), weights)
+        if previous is not None and outgoing is not None:
+            exchange(self._contents.buffers(), outgoing, weights)
             self._stored(previous)
         else:
             transfer(weights, self._contents.buffers())
@@ -351,25 +354,36 @@ class RoleBank:
 
     def _store_owned_moments(self) -> None:
         """Bring the host copy of the moments in the model up to date."""
-        if self._moments_owner is not None and self._takes_state(self._moments_owner):
-            transfer(self._model.moment_buffers(), self._moments.to_fill(self._moments_owner))
-            self._moments.filled(self._moments_owner)
+        owner = self._moments_owner
+        if owner is None:
+            return
+        if self._changed_moments(owner):
+            transfer(self._model.moment_buffers(), self._moments.to_fill(owner))
+            self._moments.filled(owner)
+        self._take_state(owner)
 
-    def _takes_state(self, owner: str) -> bool:
-        """Note step count and learning rate of the model. Whether the moments changed; a step count of 0: a reset."""
+    def _changed_moments(self, owner: str) -> bool:
+        """Whether the model holds newer moments than the host; a step count of 0 there means that they were reset."""
         moments = self._residents[owner].moments
         assert moments is not None
-        changed = moments.stale or moments.step_count != self._model.step_count
+        return moments.stale or moments.step_count != self._model.step_count
+
+    def _take_state(self, owner: str) -> None:
+        """Note step count and learning rate of the model."""
+        moments = self._residents[owner].moments
+        assert moments is not None
         moments.step_count, moments.learning_rate = self._model.step_count, self._model.learning_rate
         moments.stale = False
-        return changed
 
     def _switch_moments(self, name: str, incoming: _Moments) -> None:
         owner = self._moments_owner
         buffers = self._moments.read(name)
+        outgoing = None if owner is None or not self._changed_moments(owner) else self._moments.to_fill(owner)
         self._name = self._moments_owner = None
-        if owner is not None and self._takes_state(owner):
-            exchange(self._model.moment_buffers(), self._moments.to_fill(owner), buffers)
+        if owner is not None:
+            self._take_state(owner)
+        if owner is not None and outgoing is not None:
+            exchange(self._model.moment_buffers(), outgoing, buffers)
             self._moments.filled(owner)
         else:
             transfer(buffers, self._model.moment_buffers())

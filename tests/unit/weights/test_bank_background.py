@@ -35,6 +35,28 @@ def test_a_bank_with_little_host_memory_does_the_same(model: FakeModel, tmp_path
     assert list(tmp_path.iterdir()) == []  # the files have no names
 
 
+@pytest.mark.parametrize("tier", ["_weights", "_moments"])
+def test_a_full_spill_disk_changes_nothing(tier: str, model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = RoleBank(model, FakeSums())
+    for name in ("instructor", "follower"):
+        bank.add(name, trained=True)
+    _train(bank, model)
+    before = model.snapshot()
+
+    def full(_name: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(getattr(bank, tier), "to_fill", full)
+    with pytest.raises(OSError, match="No space left"), bank.resident("instructor"):
+        pass
+    assert (bank.resident_name, bank.version) == ("follower", "follower@1")
+    assert _equal(model.snapshot(), before)
+    monkeypatch.undo()
+    bank.switch("instructor")
+    bank.switch("follower")
+    assert _equal(model.snapshot(), before)
+
+
 def test_what_came_after_a_resident_last_time_is_prefetched(bank: RoleBank) -> None:
     bank.switch("instructor")
     bank.switch("base")
